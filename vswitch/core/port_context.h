@@ -1,0 +1,27 @@
+#pragma once
+#include <cstddef>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "vswitch/base/memory.h"
+#include "vswitch/base/quiescence.h"
+#include "vswitch/core/frame.h"
+#include "vswitch/core/reactor.h"
+
+namespace vswitch {
+
+/// Where queues of one worker that read from descriptors put the frames they lend. Shared by all of them: a burst is
+/// given back before the worker polls its next queue.
+inline constexpr std::size_t kScratchBytes = std::size_t{2} << 20;
+
+/// What every port is given to live with. Owned by the daemon (or a test), outlives all ports.
+struct PortContext {
+  Reactor& reactor;
+  Quiescence& quiescence;
+  std::size_t workers;                    ///< queues per port
+  std::vector<Mapping> scratch;           ///< one per worker, kScratchBytes each
+  std::function<void()> changed = [] {};  ///< a port calls it when its status() changed (link, peer)
+};
+
+}  // namespace vswitch

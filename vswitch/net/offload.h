@@ -1,0 +1,45 @@
+#pragma once
+#include <cstdint>
+
+// The one offload vocabulary: struct virtio_net_hdr semantics (virtio 1.2, section 5.1.6), host byte order. Every queue
+// speaks it; a frame is fixed up at egress, once, only as far as its destination needs (core/adapt.h).
+
+namespace vswitch {
+
+/// What still has to be done to a frame, or was done. 8 bytes: also the offload half of a ring descriptor.
+struct Offload {
+  std::uint8_t flags = 0;         ///< kNeedsChecksum, kDataValid
+  std::uint8_t gso_type = 0;      ///< kGsoNone .. kGsoUdpL4, plus kGsoEcn
+  std::uint16_t gso_size = 0;     ///< payload bytes of each segment
+  std::uint16_t csum_start = 0;   ///< from frame start, inline VLAN tags included
+  std::uint16_t csum_offset = 0;  ///< of the checksum field, from csum_start
+
+  static constexpr std::uint8_t kNeedsChecksum = 1;  ///< VIRTIO_NET_HDR_F_NEEDS_CSUM
+  static constexpr std::uint8_t kDataValid = 2;      ///< VIRTIO_NET_HDR_F_DATA_VALID; towards a tenant only
+  static constexpr std::uint8_t kGsoNone = 0;
+  static constexpr std::uint8_t kGsoTcp4 = 1;
+  static constexpr std::uint8_t kGsoTcp6 = 4;
+  static constexpr std::uint8_t kGsoUdpL4 = 5;
+  static constexpr std::uint8_t kGsoEcn = 0x80;
+
+  [[nodiscard]] bool is_plain() const noexcept { return flags == 0 && gso_type == kGsoNone; }
+  [[nodiscard]] bool needs_checksum() const noexcept { return (flags & kNeedsChecksum) != 0; }
+  [[nodiscard]] bool is_gso() const noexcept { return gso_type != kGsoNone; }
+  [[nodiscard]] std::uint8_t gso_kind() const noexcept { return gso_type & static_cast<std::uint8_t>(~kGsoEcn); }
+  bool operator==(const Offload&) const = default;
+};
+static_assert(sizeof(Offload) == 8);
+
+/// Which unfinished frames a queue takes on transmit. A set bit never implies another one.
+struct OffloadCaps {
+  bool checksum = false;  ///< NEEDS_CSUM frames
+  bool tso4 = false;
+  bool tso6 = false;
+  bool ecn = false;  ///< GSO frames with CWR set
+  bool uso = false;  ///< UDP_L4, both families
+
+  static constexpr OffloadCaps all() noexcept { return {true, true, true, true, true}; }
+  bool operator==(const OffloadCaps&) const = default;
+};
+
+}  // namespace vswitch
