@@ -28,9 +28,9 @@ class Datapath {
   ~Datapath();
 
   [[nodiscard]] static std::size_t worker_count(const WorkersSpec& spec) noexcept;
-  /// Starts the threads. Throws Error (CPU not available).
+  /// Starts the threads; once. Throws Error (CPU not available).
   void start();
-  /// Ends the threads; afterwards no queue is in use.
+  /// Ends the threads for good; afterwards no queue is in use.
   void stop() noexcept;
 
   /// Lets workers wait for the queues of `port`; call after Port::start(), before publish(). Throws Error.
@@ -49,6 +49,7 @@ class Datapath {
  private:
   Quiescence& quiescence_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<std::thread> threads_;
   std::unique_ptr<const Table> table_;
   Published<const Table> published_;
 };

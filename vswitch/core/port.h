@@ -49,7 +49,7 @@ class Queue {
   /// @return frames taken; the caller counts the rest as `refusal()`
   [[nodiscard]] virtual std::size_t transmit(std::span<const Frame* const> frames) noexcept = 0;
 
-  /// Gives the frames of the last receive() back, in order.
+  /// Gives the frames of the last receive() back, in order. Called after every receive() that returned more than 0.
   virtual void release(Burst& lent) noexcept = 0;
 
   /// Called on idle turns: finish sends, so that nothing stays held in a quiet queue.

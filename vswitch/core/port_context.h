@@ -19,8 +19,9 @@ inline constexpr std::size_t kScratchBytes = std::size_t{2} << 20;
 struct PortContext {
   Reactor& reactor;
   Quiescence& quiescence;
-  std::size_t workers;                    ///< queues per port
-  std::vector<Mapping> scratch;           ///< one per worker, kScratchBytes each
+  std::size_t workers;           ///< queues per port
+  std::vector<Mapping> scratch;  ///< one per worker, kScratchBytes each
+  std::size_t next_worker = 0;   ///< a port with fewer receive rings than workers takes from here, and steps on
   std::function<void()> changed = [] {};  ///< a port calls it when its status() changed (link, peer)
 };
 

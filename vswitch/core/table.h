@@ -68,10 +68,18 @@ struct PollState {
   Nanoseconds last_work = 0;
 };
 
+/// The queues one worker polls. Sized by the builder, so that the worker never allocates.
+struct PollPlan {
+  std::vector<PollState> states;   ///< every queue of this worker
+  std::vector<std::uint32_t> hot;  ///< indexes of the states that are hot; capacity for all
+};
+
 class Table {
  public:
   explicit Table(std::size_t workers) : workers_(workers), poll_(workers) {}
 
+  /// Different for every table of this process, also for two that follow each other at one address.
+  [[nodiscard]] std::uint64_t serial() const noexcept { return serial_; }
   [[nodiscard]] const PortEntry& port(PortId id) const noexcept { return ports_[id]; }
   [[nodiscard]] std::size_t port_slots() const noexcept { return ports_.size(); }
   [[nodiscard]] const std::string& name(PortId id) const noexcept { return names_[id]; }
@@ -95,9 +103,10 @@ class Table {
   /// Source-mode ports of `domain` that list `mac`.
   [[nodiscard]] SourceMatch sources(DomainId domain, std::uint64_t mac) const noexcept;
 
-  /// Worker `w`'s own scratch notes about its queues, indexed densely; not part of the snapshot's value.
-  [[nodiscard]] std::vector<PollState>& poll(std::size_t w) const noexcept { return poll_[w]; }
-  [[nodiscard]] std::size_t poll_index(PortId id) const noexcept { return poll_index_[id]; }
+  /// Worker `w`'s own notes about its queues; not part of the snapshot's value.
+  [[nodiscard]] PollPlan& poll(std::size_t w) const noexcept { return poll_[w]; }
+  /// Where in PollPlan::states a port stands; the port must be present.
+  [[nodiscard]] std::uint32_t poll_index(PortId id) const noexcept { return poll_index_[id]; }
 
  private:
   friend class TableBuilder;
@@ -125,6 +134,7 @@ class Table {
     return static_cast<std::size_t>((key * 0x9e37'79b9'7f4a'7c15ULL) >> shift_);
   }
 
+  std::uint64_t serial_ = 0;
   std::size_t workers_;
   std::size_t mask_ = 0;
   unsigned shift_ = 63;
@@ -137,8 +147,8 @@ class Table {
   std::vector<VlanDomain> vlan_domains_;   ///< sorted; access VLANs only
   std::vector<SourceEntry> source_index_;  ///< sorted by key
   std::vector<std::string> names_;
-  std::vector<std::size_t> poll_index_;
-  mutable std::vector<std::vector<PollState>> poll_;
+  std::vector<std::uint32_t> poll_index_;
+  mutable std::vector<PollPlan> poll_;
 };
 
 /// Collects ports, then builds a Table. Control thread only.

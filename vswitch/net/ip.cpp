@@ -8,6 +8,7 @@ namespace vswitch {
 
 std::optional<IpAddress> IpAddress::parse(std::string_view text) {
   const std::string copy(text);
+  if (copy.find('\0') != std::string::npos) return std::nullopt;  // inet_pton() would stop reading there
   IpAddress address;
   if (::inet_pton(AF_INET, copy.c_str(), address.bytes.data()) == 1) return address;
   address.length = 16;

@@ -1,0 +1,42 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+// The Internet checksum (RFC 1071). Sums are kept unfolded in 64 bits and in the byte order of memory: RFC 1071 section
+// 2(B) shows that the order does not matter as long as the result is stored the way the words were loaded. All
+// functions are pure; any thread.
+
+namespace vswitch {
+
+/// `sum` plus the 16-bit words of `bytes`; an odd last byte counts as if a zero followed. Chunks of one message may be
+/// added one by one if all but the last have an even length. Never overflows for less than 2^32 bytes in all.
+[[nodiscard]] std::uint64_t checksum_add(std::uint64_t sum, std::span<const std::byte> bytes) noexcept;
+
+/// `sum` in 16 bits, not complemented, in memory order: what a NEEDS_CSUM frame carries in its checksum field.
+[[nodiscard]] std::uint16_t checksum_fold(std::uint64_t sum) noexcept;
+
+/// The finished checksum, in memory order, as it comes out: IPv4 headers.
+[[nodiscard]] inline std::uint16_t checksum_complement(std::uint64_t sum) noexcept {
+  return static_cast<std::uint16_t>(~checksum_fold(sum));
+}
+/// The finished checksum with 0 written as 0xffff, its other spelling: 0 says "no checksum" in UDP (RFC 768).
+[[nodiscard]] inline std::uint16_t checksum_finish(std::uint64_t sum) noexcept {
+  const std::uint16_t checksum = checksum_complement(sum);
+  return checksum == 0 ? std::uint16_t{0xffff} : checksum;
+}
+
+/// The words of a length or a protocol number in a pseudo-header.
+[[nodiscard]] std::uint64_t checksum_word(std::uint32_t value) noexcept;
+
+/// The pseudo-header of RFC 9293 section 3.1 and RFC 768.
+/// @param addresses source and destination, 8 bytes, as in the IPv4 header
+/// @param length bytes of transport header and payload
+[[nodiscard]] std::uint64_t pseudo_sum_v4(const std::byte* addresses, std::uint8_t protocol,
+                                          std::uint32_t length) noexcept;
+/// The pseudo-header of RFC 8200 section 8.1.
+/// @param addresses source and destination, 32 bytes, as in the IPv6 header
+[[nodiscard]] std::uint64_t pseudo_sum_v6(const std::byte* addresses, std::uint8_t protocol,
+                                          std::uint32_t length) noexcept;
+
+}  // namespace vswitch
