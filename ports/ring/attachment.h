@@ -1,0 +1,34 @@
+#pragma once
+#include <cstddef>
+#include <vector>
+
+#include "ports/client/include/vswitch/ring.h"
+#include "ports/ring/rings.h"
+#include "vswitch/base/fd.h"
+#include "vswitch/base/memory.h"
+
+namespace vswitch {
+
+/// The two memories of one attached client and the rings in them. Made and freed by the control thread; in between each
+/// worker uses its own WorkerRings. The memories live as long as this and the client's mappings.
+class Attachment {
+ public:
+  /// @param wake_fds the tenant's eventfds, one per queue pair; borrowed
+  /// @param first_worker worker that polls TX ring 0; ring q is polled by (first_worker + q) mod rx_rings
+  Attachment(const vswitch_geometry& geometry, const std::vector<int>& wake_fds, std::size_t first_worker);
+
+  [[nodiscard]] WorkerRings& worker(std::size_t w) noexcept { return workers_[w]; }
+  /// The memories' descriptors, to be handed to the client; closed by close_files().
+  [[nodiscard]] int switch_fd() const noexcept { return switch_fd_.get(); }
+  [[nodiscard]] int tenant_fd() const noexcept { return tenant_fd_.get(); }
+  void close_files() noexcept;
+
+ private:
+  Fd switch_fd_;
+  Fd tenant_fd_;
+  Mapping switch_memory_;
+  Mapping tenant_memory_;
+  std::vector<WorkerRings> workers_;
+};
+
+}  // namespace vswitch

@@ -1,0 +1,251 @@
+#include "ports/ring/ring_port.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "ports/ring/socket.h"
+#include "vswitch/base/error.h"
+
+namespace vswitch {
+namespace {
+
+constexpr Nanoseconds kHelloDeadline = 5 * kSecond;
+constexpr std::size_t kMaxCallers = 8;
+constexpr std::uint32_t kFeatures =
+    VSWITCH_FEATURE_CSUM | VSWITCH_FEATURE_TSO4 | VSWITCH_FEATURE_TSO6 | VSWITCH_FEATURE_ECN | VSWITCH_FEATURE_USO;
+
+OffloadCaps caps_of(std::uint32_t features) noexcept {
+  const bool checksum = (features & VSWITCH_FEATURE_CSUM) != 0;  // segmentation without checksums makes no sense
+  return {.checksum = checksum,
+          .tso4 = checksum && (features & VSWITCH_FEATURE_TSO4) != 0,
+          .tso6 = checksum && (features & VSWITCH_FEATURE_TSO6) != 0,
+          .ecn = checksum && (features & VSWITCH_FEATURE_ECN) != 0,
+          .uso = checksum && (features & VSWITCH_FEATURE_USO) != 0};
+}
+
+/// Compares without telling by its duration where the difference is.
+bool same_token(const std::string& expected, const char (&given)[VSWITCH_RING_TOKEN_BYTES]) noexcept {
+  std::array<char, VSWITCH_RING_TOKEN_BYTES> padded{};
+  std::memcpy(padded.data(), expected.data(), std::min(expected.size(), padded.size()));
+  unsigned difference = 0;
+  for (std::size_t i = 0; i < padded.size(); ++i) difference |= static_cast<unsigned>(padded[i] ^ given[i]);
+  return difference == 0;
+}
+
+template <std::size_t N>
+void copy_text(char (&to)[N], const std::string& text) noexcept {
+  std::memcpy(to, text.data(), std::min(text.size(), N - 1));
+}
+
+bool hung_up(int socket) noexcept {
+  char byte;
+  const ssize_t got = ::recv(socket, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT);
+  return got == 0 || (got < 0 && errno != EAGAIN);
+}
+
+}  // namespace
+
+RingPort::RingPort(const PortSpec& spec, PortContext& context)
+    : spec_(spec),
+      attach_spec_(std::get<RingAttachSpec>(spec_.attach)),
+      context_(context),
+      counters_(std::make_unique<PortCounters[]>(context.workers)) {}
+
+RingPort::~RingPort() { stop(); }
+
+void RingPort::start() {
+  listener_ = listen_for_tenant(attach_spec_);
+  try {
+    for (std::size_t w = 0; w < context_.workers; ++w) {
+      queues_.push_back(std::make_unique<RingQueue>(w, spec_.vlan, counters_[w]));
+    }
+    for (std::uint32_t q = 0; q < attach_spec_.queues; ++q) {
+      Fd& wake = wake_fds_.emplace_back(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+      if (!wake.valid()) throw_errno("create", "a ring port's eventfd", "raise the limit of open files (LimitNOFILE=)");
+    }
+    listener_watch_ = context_.reactor.watch(listener_.get(), [this] { on_connect(); });
+  } catch (...) {
+    stop();
+    throw;
+  }
+  first_worker_ = context_.next_worker;
+  context_.next_worker = (context_.next_worker + attach_spec_.queues) % context_.workers;
+}
+
+void RingPort::stop() noexcept {
+  while (!callers_.empty()) end_call(callers_.begin()->first);
+  if (client_.valid()) detach();
+  context_.reactor.cancel(listener_watch_);
+  if (listener_.valid()) ::unlink(attach_spec_.socket.c_str());
+  listener_.reset();
+  queues_.clear();
+  wake_fds_.clear();
+}
+
+PortStatus RingPort::status() const {
+  PortStatus status{.link_up = client_.valid(), .mtu = spec_.mtu, .detail = "ring at " + attach_spec_.socket};
+  status.detail += client_.valid()
+                       ? ", attached by pid " + std::to_string(peer_.pid) + " uid " + std::to_string(peer_.uid)
+                       : ", nobody attached";
+  return status;
+}
+
+void RingPort::on_connect() {
+  Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!socket.valid()) return;
+  if (callers_.size() >= kMaxCallers) return;  // closes it: somebody knocks without ever saying hello
+  const int fd = socket.get();
+  Caller& caller = callers_[fd];
+  caller.socket = std::move(socket);
+  caller.watch = context_.reactor.watch(fd, [this, fd] { on_hello(fd); });
+  caller.deadline = context_.reactor.after(kHelloDeadline, [this, fd] { end_call(fd); });
+}
+
+void RingPort::end_call(int fd) noexcept {
+  const auto caller = callers_.find(fd);
+  if (caller == callers_.end()) return;
+  context_.reactor.cancel(caller->second.watch);
+  context_.reactor.cancel(caller->second.deadline);
+  callers_.erase(caller);
+}
+
+void RingPort::on_hello(int fd) {
+  std::array<std::byte, sizeof(vswitch_hello) + 1> bytes{};
+  const ssize_t got = ::recv(fd, bytes.data(), bytes.size(), MSG_DONTWAIT);
+  if (got < 0 && errno == EAGAIN) return;
+  Fd socket = std::move(callers_.at(fd).socket);
+  end_call(fd);
+  if (got != static_cast<ssize_t>(sizeof(vswitch_hello))) return;
+  vswitch_hello hello;
+  std::memcpy(&hello, bytes.data(), sizeof(hello));
+  ucred peer{};
+  socklen_t length = sizeof(peer);
+  if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return;
+  std::string why;
+  if (const int error = judge(hello, peer, socket.get(), why); error != 0) {
+    answer(socket.get(), welcome_with(error, why), {});
+    return;
+  }
+  try {
+    attach(socket, hello, peer);
+  } catch (const Error& failure) {
+    answer(socket.get(), welcome_with(failure.code() != 0 ? failure.code() : EIO, failure.what()), {});
+  }
+}
+
+int RingPort::judge(const vswitch_hello& hello, const ucred& peer, int socket, std::string& why) {
+  if (hello.magic != VSWITCH_RING_MAGIC) {
+    why = "not a vswitch hello";
+    return EPROTO;
+  }
+  if (hello.version_min > VSWITCH_RING_VERSION || hello.version_max < VSWITCH_RING_VERSION) {
+    why = "this switch speaks version " + std::to_string(VSWITCH_RING_VERSION);
+    return EPROTONOSUPPORT;
+  }
+  if (!tenant_is_allowed(attach_spec_, peer, socket)) {
+    why = "port " + spec_.full_name() + " is not for uid " + std::to_string(peer.uid) +
+          "; see uid and gid in tenants.json";
+    return EACCES;
+  }
+  if (!attach_spec_.token.empty() && !same_token(attach_spec_.token, hello.token)) {
+    why = "port " + spec_.full_name() + " wants another token";
+    return EACCES;
+  }
+  if (client_.valid() && hung_up(client_.get())) detach();  // its end is there, only not yet seen
+  if (client_.valid()) {
+    why = "port " + spec_.full_name() + " is attached by pid " + std::to_string(peer_.pid);
+    return EBUSY;
+  }
+  return 0;
+}
+
+vswitch_welcome RingPort::welcome_with(int error, const std::string& why) const {
+  vswitch_welcome welcome{};
+  welcome.magic = VSWITCH_RING_MAGIC;
+  welcome.version = VSWITCH_RING_VERSION;
+  welcome.error = error;
+  welcome.queues = attach_spec_.queues;
+  welcome.rx_rings = static_cast<std::uint32_t>(context_.workers);
+  welcome.ring_frames = attach_spec_.ring_frames;
+  welcome.arena_bytes = attach_spec_.arena_bytes;
+  welcome.mtu = spec_.mtu;
+  welcome.vlan = spec_.vlan;
+  std::memcpy(welcome.mac, spec_.mac.bytes.data(), sizeof(welcome.mac));
+  for (const IpPrefix& ip : spec_.ips) {
+    if (welcome.address_count == VSWITCH_RING_ADDRESSES) break;
+    vswitch_address& address = welcome.addresses[welcome.address_count++];
+    address.length = ip.address.length;
+    address.prefix_length = ip.prefix_length;
+    std::memcpy(address.bytes, ip.address.bytes.data(), ip.address.length);
+  }
+  copy_text(welcome.name, spec_.full_name());
+  copy_text(welcome.message, why);
+  return welcome;
+}
+
+void RingPort::answer(int socket, const vswitch_welcome& welcome, const std::vector<int>& fds) {
+  constexpr std::size_t kMaxFds = 2 + 2 * VSWITCH_RING_MAX_QUEUES;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(kMaxFds * sizeof(int))> control{};
+  iovec place{const_cast<vswitch_welcome*>(&welcome), sizeof(welcome)};
+  msghdr message{};
+  message.msg_iov = &place;
+  message.msg_iovlen = 1;
+  if (!fds.empty()) {
+    message.msg_control = control.data();
+    message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+    std::memcpy(CMSG_DATA(header), fds.data(), fds.size() * sizeof(int));
+  }
+  if (::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && !fds.empty())
+    throw_errno("answer", "a tenant's hello");
+}
+
+void RingPort::attach(Fd& socket, const vswitch_hello& hello, const ucred& peer) {
+  vswitch_welcome welcome = welcome_with(0, "");
+  welcome.features = hello.features & kFeatures;
+  const vswitch_geometry geometry{welcome.queues, welcome.rx_rings, welcome.ring_frames, welcome.arena_bytes};
+  std::vector<int> wakes;
+  for (const Fd& wake : wake_fds_) wakes.push_back(wake.get());
+  auto attachment = std::make_unique<Attachment>(geometry, wakes, first_worker_);
+  std::vector<int> fds{attachment->switch_fd(), attachment->tenant_fd()};
+  for (std::uint32_t q = 0; q < geometry.queues; ++q)
+    fds.push_back(queues_[(first_worker_ + q) % queues_.size()]->wait_fd());
+  fds.insert(fds.end(), wakes.begin(), wakes.end());
+  answer(socket.get(), welcome, fds);
+  attachment->close_files();
+
+  attachment_ = std::move(attachment);
+  client_ = std::move(socket);
+  peer_ = peer;
+  client_watch_ = context_.reactor.watch(client_.get(), [this] { on_client(); });
+  for (const auto& queue : queues_) {
+    queue->set_offloads(caps_of(welcome.features));
+    queue->attach(attachment_.get());
+  }
+  context_.changed();
+}
+
+/// The client has nothing to say after its hello: whatever arrives is the end.
+void RingPort::on_client() noexcept {
+  detach();
+  context_.changed();
+}
+
+void RingPort::detach() noexcept {
+  for (const auto& queue : queues_) queue->attach(nullptr);
+  context_.quiescence.wait();
+  attachment_.reset();
+  context_.reactor.cancel(client_watch_);
+  client_watch_ = 0;
+  client_.reset();
+}
+
+}  // namespace vswitch

@@ -1,0 +1,244 @@
+#include "ports/ring/rings.h"
+
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "vswitch/core/vlan.h"
+#include "vswitch/net/offload_check.h"
+
+namespace vswitch {
+namespace {
+
+constexpr std::size_t kLine = VSWITCH_RING_LINE;
+constexpr std::size_t kMaxRest = VSWITCH_RING_MAX_FRAME - kEthernetHeaderBytes;
+static_assert(kHeaderBytes == 2 * kLine && VSWITCH_RING_GUARD >= kHeaderBytes,
+              "two lines are copied, whatever the length");
+
+std::uint32_t load_acquire(std::uint32_t& shared) noexcept {
+  return std::atomic_ref<std::uint32_t>(shared).load(std::memory_order_acquire);
+}
+void store_release(std::uint32_t& shared, std::uint32_t value) noexcept {
+  std::atomic_ref<std::uint32_t>(shared).store(value, std::memory_order_release);
+}
+/// One load that the compiler may not repeat: the tenant could change the word in between.
+std::uint64_t load_once(const std::byte* shared) noexcept {
+  auto* word = reinterpret_cast<std::uint64_t*>(const_cast<std::byte*>(shared));
+  return std::atomic_ref<std::uint64_t>(*word).load(std::memory_order_relaxed);
+}
+
+constexpr std::uint32_t line_up(std::uint32_t bytes) noexcept {
+  return (bytes + static_cast<std::uint32_t>(kLine) - 1) & ~(static_cast<std::uint32_t>(kLine) - 1);
+}
+
+/// 16 bytes as one register, wherever they lie.
+using Move [[gnu::vector_size(16), gnu::aligned(1), gnu::may_alias]] = std::int64_t;
+constexpr std::size_t kMove = sizeof(Move);
+Move load(const std::byte* from) noexcept { return *reinterpret_cast<const Move*>(from); }
+void store(std::byte* to, Move value) noexcept { *reinterpret_cast<Move*>(to) = value; }
+
+inline void copy_line(std::byte* to, const std::byte* from) noexcept {
+  for (std::size_t at = 0; at < kLine; at += kMove) store(to + at, load(from + at));
+}
+
+/// Exactly `bytes` (at most kLine) bytes, by four moves that may overlap: nothing behind a frame may leak to another
+/// tenant.
+inline void copy_up_to_line(std::byte* to, const std::byte* from, std::size_t bytes) noexcept {
+  if (bytes < 2 * kMove) {
+    std::memcpy(to, from, bytes);
+    return;
+  }
+  const Move first = load(from);
+  const Move second = load(from + kMove);
+  const Move second_last = load(from + bytes - 2 * kMove);
+  const Move last = load(from + bytes - kMove);
+  store(to, first);
+  store(to + kMove, second);
+  store(to + bytes - 2 * kMove, second_last);
+  store(to + bytes - kMove, last);
+}
+
+/// The one copy: the judged header from private memory, the rest from where the frame lies.
+inline void copy_frame(std::byte* to, const Frame& frame) noexcept {
+  if (frame.length <= kLine) {
+    copy_up_to_line(to, frame.header, frame.length);
+    return;
+  }
+  copy_line(to, frame.header);
+  if (frame.length <= kHeaderBytes) {
+    copy_up_to_line(to + kLine, frame.header + kLine, frame.header_bytes - kLine);
+  } else {
+    copy_line(to + kLine, frame.header + kLine);
+  }
+  if (frame.length > frame.header_bytes) {
+    std::memcpy(to + frame.header_bytes, frame.data + frame.header_bytes, frame.length - frame.header_bytes);
+  }
+}
+
+void copy_frame_tagged(std::byte* to, const Frame& frame) noexcept {
+  const auto tag = vlan_tag(frame.vlan);
+  std::memcpy(to, frame.header, kMacPairBytes);
+  std::memcpy(to + kMacPairBytes, tag.data(), tag.size());
+  std::memcpy(to + kMacPairBytes + tag.size(), frame.header + kMacPairBytes, frame.header_bytes - kMacPairBytes);
+  std::memcpy(to + tag.size() + frame.header_bytes, frame.data + frame.header_bytes, frame.length - frame.header_bytes);
+}
+
+}  // namespace
+
+TxRing::TxRing(std::byte* block, vswitch_consumer_lines& own, const vswitch_geometry& geometry) noexcept
+    : head_(&reinterpret_cast<vswitch_producer_line*>(block)->head),
+      descriptors_(block + vswitch_descriptors_offset()),
+      arena_(block + vswitch_arena_offset(&geometry)),
+      own_(&own),
+      mask_(geometry.ring_frames - 1),
+      arena_bytes_(geometry.arena_bytes) {}
+
+std::size_t TxRing::receive(Burst& out, std::uint16_t vlan, PortCounters& counters) noexcept {
+  const std::uint32_t available = load_acquire(*head_) - tail_;
+  if (available == 0) return 0;
+  if (available > mask_ + 1) [[unlikely]] {
+    counters.drop(Drop::ring_corrupt);
+    lent_ = available;
+    return 1;
+  }
+  const auto count = static_cast<std::uint32_t>(std::min<std::size_t>(available, out.room()));
+  const std::byte* const arena = arena_;  // locals: the stores below could alias members, as far as the compiler knows
+  const std::uint32_t arena_bytes = arena_bytes_;
+  const std::uint32_t mask = mask_;
+  const std::uint32_t first = tail_;
+  lent_ = count;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const std::byte* descriptor = descriptors_ + std::size_t{(first + i) & mask} * sizeof(vswitch_descriptor);
+    const std::uint64_t place = load_once(descriptor);
+    const std::uint64_t meta = load_once(descriptor + sizeof(place));
+    const auto offset = static_cast<std::uint32_t>(place);
+    const auto length = static_cast<std::uint32_t>(place >> 32);
+    if (offset > arena_bytes || length > arena_bytes - offset || length - kEthernetHeaderBytes > kMaxRest)
+        [[unlikely]] {
+      counters.drop(length < kEthernetHeaderBytes ? Drop::malformed : Drop::bad_descriptor);
+      continue;
+    }
+    Frame& frame = out.next();
+    frame.data = arena + offset;
+    std::byte* const header = frame.header;
+    copy_line(header, arena + offset);  // may read past the frame: own tenant's arena, or its guard
+    if (length > kLine) copy_line(header + kLine, arena + offset + kLine);
+    frame.length = length;
+    frame.header_bytes = static_cast<std::uint16_t>(std::min<std::size_t>(length, kHeaderBytes));
+    frame.vlan = 0;
+    frame.offload = {};
+    if ((meta | vlan) == 0 || admit(frame, meta, vlan, counters)) [[likely]]
+      out.add();
+  }
+  return count;
+}
+
+/// What a frame with offload metadata, or from an access port, goes through. @return false: refused
+bool TxRing::admit(Frame& frame, std::uint64_t meta, std::uint16_t vlan, PortCounters& counters) noexcept {
+  if (meta != 0) {
+    const auto claimed = std::bit_cast<Offload>(meta);
+    const std::span<std::byte> header(frame.header, frame.header_bytes);
+    if (!offload_is_valid(claimed, header, frame.length)) {
+      counters.drop(Drop::bad_offload);
+      return false;
+    }
+    frame.offload = sanitize(claimed, header, frame.length, OffloadOrigin::tenant);
+  }
+  if (vlan != 0) enter_access_vlan(frame, vlan);
+  return true;
+}
+
+void TxRing::release() noexcept {
+  if (lent_ == 0) return;
+  tail_ += lent_;
+  lent_ = 0;
+  store_release(own_->tail, tail_);
+  if (armed_) {
+    armed_ = false;
+    std::atomic_ref(own_->need_wake).store(0, std::memory_order_relaxed);
+  }
+}
+
+void TxRing::arm() noexcept {
+  armed_ = true;
+  armed_serial_ = armed_serial_ + 1 == 0 ? 1 : armed_serial_ + 1;
+  std::atomic_ref(own_->need_wake).store(armed_serial_, std::memory_order_relaxed);
+}
+
+bool TxRing::has_work() const noexcept { return load_acquire(*head_) != tail_; }
+
+RxRing::RxRing(std::byte* block, vswitch_consumer_lines& peer, const vswitch_geometry& geometry, int wake_fd)
+    : line_(reinterpret_cast<vswitch_producer_line*>(block)),
+      descriptors_(block + vswitch_descriptors_offset()),
+      arena_(block + vswitch_arena_offset(&geometry)),
+      peer_(&peer),
+      mask_(geometry.ring_frames - 1),
+      arena_mask_(geometry.arena_bytes - 1),
+      wake_fd_(wake_fd),
+      ends_(std::make_unique<std::uint32_t[]>(geometry.ring_frames)) {}
+
+void RxRing::reload_tail() noexcept {
+  const std::uint32_t tail = load_acquire(peer_->tail);
+  if (tail == tail_ || tail - tail_ > head_ - tail_) return;  // nothing new, or a tail we never filled: not believed
+  tail_ = tail;
+  arena_tail_ = ends_[(tail - 1) & mask_];
+}
+
+std::size_t RxRing::put(std::span<const Frame* const> frames, bool insert_tags) noexcept {
+  if (room() < frames.size()) reload_tail();
+  const std::size_t wanted = std::min<std::size_t>(frames.size(), room());
+  const std::uint32_t arena_bytes = arena_mask_ + 1;
+  std::uint32_t head = head_;  // locals: stores into the ring could alias members, as far as the compiler knows
+  std::uint32_t position = arena_head_;
+  bool reloaded = false;
+  std::size_t done = 0;
+  while (done < wanted) {
+    const Frame& frame = *frames[done];
+    const bool tagged = insert_tags && frame.vlan != 0;
+    const std::uint32_t length = frame.length + (tagged ? static_cast<std::uint32_t>(kVlanTagBytes) : 0);
+    const std::uint32_t bytes = line_up(length);
+    std::uint32_t offset = position & arena_mask_;
+    if (offset + bytes > arena_bytes) {
+      position += arena_bytes - offset;
+      offset = 0;
+    }
+    if (position + bytes - arena_tail_ > arena_bytes) [[unlikely]] {
+      if (reloaded) break;
+      reload_tail();
+      reloaded = true;
+      continue;
+    }
+    if (tagged) [[unlikely]] {
+      copy_frame_tagged(arena_ + offset, frame);
+    } else {
+      copy_frame(arena_ + offset, frame);
+    }
+    position += bytes;
+    const std::uint64_t place = std::uint64_t{length} << 32 | offset;
+    const auto meta = std::bit_cast<std::uint64_t>(tagged ? with_tag(frame.offload) : frame.offload);
+    std::byte* descriptor = descriptors_ + std::size_t{head & mask_} * sizeof(vswitch_descriptor);
+    std::memcpy(descriptor, &place, sizeof(place));
+    std::memcpy(descriptor + sizeof(place), &meta, sizeof(meta));
+    ends_[head & mask_] = position;
+    ++head;
+    ++done;
+  }
+  head_ = head;
+  arena_head_ = position;
+  return done;
+}
+
+bool RxRing::publish() noexcept {
+  store_release(line_->head, head_);
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // the tenant arms, then looks at head: one of us sees the other
+  const std::uint32_t wanted = std::atomic_ref(peer_->need_wake).load(std::memory_order_relaxed);
+  if (wanted == 0 || wanted == answered_) [[likely]]
+    return false;
+  answered_ = wanted;
+  ::eventfd_write(wake_fd_, 1);
+  return true;
+}
+
+}  // namespace vswitch
