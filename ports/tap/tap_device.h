@@ -1,0 +1,26 @@
+#pragma once
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "vswitch/base/fd.h"
+#include "vswitch/net/offload.h"
+
+namespace vswitch {
+
+/// A TAP netdev that lives as long as its descriptors: it is not persistent, so it vanishes with the last of them,
+/// however the process ends.
+struct TapDevice {
+  std::vector<Fd> queues;  ///< one descriptor a queue, non-blocking, with VnetHeader before every frame
+  OffloadCaps offloads;    ///< unfinished frames that pass in both directions
+};
+
+/// Makes a new netdev `name` with `queues` queues (1..256) in the calling thread's network namespace; it is down.
+/// @param offloads false: frames are complete in both directions
+/// Throws Error, also when a netdev of that name exists, which stays untouched; then nothing is left behind.
+TapDevice create_tap(const std::string& name, std::size_t queues, bool offloads);
+
+/// Whether the netdev of that descriptor still exists, in whatever namespace and under whatever name.
+[[nodiscard]] bool tap_exists(const Fd& queue) noexcept;
+
+}  // namespace vswitch

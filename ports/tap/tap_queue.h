@@ -1,0 +1,45 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "vswitch/base/fd.h"
+#include "vswitch/core/port.h"
+
+namespace vswitch {
+
+/// One queue of a TAP netdev: one descriptor, one worker.
+///
+/// receive() reads {virtio-net header, frame} one behind the other into the worker's scratch memory, one read() a
+/// frame; transmit() writes {virtio-net header, private header copy, rest} from where the frame lies, one writev() a
+/// frame. The kernel copies; what it handed over cannot change any more. io_uring was measured as an alternative: a
+/// little cheaper for small frames, dearer for the large ones that TAP mostly carries, see DECISIONS.md.
+class TapQueue final : public Queue {
+ public:
+  /// @param fd non-blocking; attached to the netdev, whose virtio-net header has kVnetHeaderBytes
+  /// @param scratch the worker's; outlives this
+  /// @param vlan access VLAN 1..4094, or 0: frames pass with the tags they have
+  TapQueue(Fd fd, PortCounters& counters, std::span<std::byte> scratch, std::uint16_t vlan) noexcept
+      : Queue(counters), fd_(std::move(fd)), scratch_(scratch), vlan_(vlan) {}
+
+  [[nodiscard]] std::size_t receive(Burst& out) noexcept override;
+  [[nodiscard]] std::size_t transmit(std::span<const Frame* const> frames) noexcept override;
+  void release(Burst& lent) noexcept override { lent.clear(); }
+  [[nodiscard]] int wait_fd() const noexcept override { return fd_.get(); }
+  /// The descriptor is always armed: an arrival after the read that found nothing makes an edge.
+  [[nodiscard]] bool arm() noexcept override { return drained_; }
+  [[nodiscard]] Drop refusal() const noexcept override { return refusal_; }
+
+ private:
+  [[nodiscard]] bool lend(std::span<std::byte> raw, Frame& frame) noexcept;
+  [[nodiscard]] bool write(const Frame& frame) noexcept;
+
+  Fd fd_;
+  std::span<std::byte> scratch_;
+  std::uint16_t vlan_;
+  bool drained_ = false;  ///< the last read found nothing
+  bool gone_ = false;     ///< the netdev was deleted: no more system calls on it
+  Drop refusal_ = Drop::dest_full;
+};
+
+}  // namespace vswitch
