@@ -1,0 +1,243 @@
+#include "vswitch/core/adapt.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+
+#include "offload_frames.h"
+
+namespace vswitch {
+namespace {
+
+using test::build;
+using test::BuiltFrame;
+using test::Bytes;
+using test::FrameSpec;
+
+constexpr OffloadCaps kNone{};
+constexpr OffloadCaps kChecksum{.checksum = true};
+
+/// A frame as a queue lends it: headers private, the rest where it arrived.
+class Lent {
+ public:
+  explicit Lent(const BuiltFrame& built) : bytes_(built.bytes) {
+    frame_.data = bytes_.data();
+    frame_.header = header_.data();
+    frame_.length = static_cast<std::uint32_t>(bytes_.size());
+    frame_.header_bytes = static_cast<std::uint16_t>(std::min(bytes_.size(), kHeaderBytes));
+    frame_.offload = built.offload;
+    std::copy_n(bytes_.begin(), frame_.header_bytes, header_.begin());
+    // Whoever reads these bytes where they arrived sees what no header says.
+    std::fill_n(bytes_.begin(), frame_.header_bytes, std::byte{0xee});
+  }
+  Frame& frame() { return frame_; }
+  Bytes& shared() { return bytes_; }
+
+ private:
+  Bytes bytes_;
+  std::array<std::byte, kHeaderBytes> header_{};
+  Frame frame_;
+};
+
+Bytes bytes_of(const Frame& frame) {
+  Bytes bytes(frame.header, frame.header + frame.header_bytes);
+  bytes.insert(bytes.end(), frame.rest().begin(), frame.rest().end());
+  return bytes;
+}
+
+using Out = std::array<const Frame*, kMaxSegments>;
+
+TEST(Adapt, IsNeededOnlyForWhatTheQueueDoesNotTake) {
+  const auto needed = [](const FrameSpec& spec, OffloadCaps caps) {
+    Lent lent(build(spec));
+    return Adapter::needed(lent.frame(), caps);
+  };
+  const FrameSpec checksum{.payload = 100, .gso_size = 0};
+  const FrameSpec tcp4{.flags = 0x010};
+  const FrameSpec ecn{};
+  const FrameSpec tcp6{.ipv6 = true, .flags = 0x010};
+  const FrameSpec uso{.tcp = false};
+  for (const FrameSpec& spec : {checksum, tcp4, ecn, tcp6, uso}) {
+    EXPECT_TRUE(needed(spec, kNone));
+    EXPECT_FALSE(needed(spec, OffloadCaps::all()));
+  }
+  EXPECT_FALSE(needed(checksum, kChecksum));
+  EXPECT_TRUE(needed(tcp4, kChecksum));
+  EXPECT_FALSE(needed(tcp4, {.checksum = true, .tso4 = true}));
+  EXPECT_TRUE(needed(tcp4, {.tso4 = true}));
+  EXPECT_TRUE(needed(ecn, {.checksum = true, .tso4 = true}));
+  EXPECT_FALSE(needed(ecn, {.checksum = true, .tso4 = true, .ecn = true}));
+  EXPECT_TRUE(needed(tcp6, {.checksum = true, .tso4 = true, .ecn = true, .uso = true}));
+  EXPECT_FALSE(needed(tcp6, {.checksum = true, .tso6 = true}));
+  EXPECT_TRUE(needed(uso, {.checksum = true, .tso4 = true, .tso6 = true, .ecn = true}));
+  EXPECT_FALSE(needed(uso, {.checksum = true, .uso = true}));
+  Lent plain(build(checksum));
+  plain.frame().offload = {.flags = Offload::kDataValid};
+  EXPECT_FALSE(Adapter::needed(plain.frame(), kNone));
+  plain.frame().offload = {};
+  EXPECT_FALSE(Adapter::needed(plain.frame(), kNone));
+}
+
+TEST(Adapt, FinishesChecksums) {
+  for (const bool ipv6 : {false, true}) {
+    for (const bool tcp : {false, true}) {
+      for (const std::size_t payload : {0U, 1U, 40U, 70U, 71U, 1400U, 9001U}) {
+        const BuiltFrame built = build({.ipv6 = ipv6, .tcp = tcp, .tags = {7}, .payload = payload, .gso_size = 0});
+        Lent lent(built);
+        lent.frame().vlan = 0x2123;
+        Adapter adapter;
+        Out out{};
+        ASSERT_EQ(adapter.adapt(lent.frame(), kNone, out), 1U);
+        EXPECT_EQ(out[0]->offload, Offload{});
+        EXPECT_EQ(out[0]->vlan, 0x2123);
+        EXPECT_EQ(out[0]->length, built.bytes.size());
+        Bytes finished = bytes_of(*out[0]);
+        EXPECT_TRUE(test::is_finished(finished, built, ipv6, tcp));
+        const std::size_t field = built.l4 + built.offload.csum_offset;
+        test::set16(finished, field, test::get16(built.bytes, field));
+        EXPECT_EQ(finished, built.bytes);
+      }
+    }
+  }
+}
+
+TEST(Adapt, ChecksumZeroIsSpelledAsAllOnes) {
+  for (const bool tcp : {false, true}) {
+    BuiltFrame built = build({.tcp = tcp, .payload = 100, .gso_size = 0});
+    test::set16(built.bytes, built.header_length, 0);
+    const auto summed = std::span<const std::byte>(built.bytes).subspan(built.l4);
+    test::set16(built.bytes, built.header_length, 0xffff ^ test::reference_sum(summed));
+    Lent lent(built);
+    Adapter adapter;
+    Out out{};
+    ASSERT_EQ(adapter.adapt(lent.frame(), kNone, out), 1U);
+    EXPECT_EQ(test::get16(bytes_of(*out[0]), built.l4 + built.offload.csum_offset), 0xffffU);
+  }
+}
+
+TEST(Adapt, ChecksumIsOfTheCopyNotOfWhatTheTenantWritesLater) {
+  const BuiltFrame built = build({.payload = 1400, .gso_size = 0});
+  Lent lent(built);
+  Adapter adapter;
+  Out out{};
+  ASSERT_EQ(adapter.adapt(lent.frame(), kNone, out), 1U);
+  std::fill(lent.shared().begin(), lent.shared().end(), std::byte{0x55});
+  EXPECT_TRUE(test::is_finished(bytes_of(*out[0]), built, false, true));
+}
+
+TEST(Adapt, CutsGsoFramesIntoFinishedSegments) {
+  for (const bool ipv6 : {false, true}) {
+    for (const bool tcp : {false, true}) {
+      const BuiltFrame built = build({.ipv6 = ipv6, .tcp = tcp, .tags = {5}, .payload = 20'000, .gso_size = 1400});
+      Lent lent(built);
+      lent.frame().vlan = 9;
+      Adapter adapter;
+      Out out{};
+      ASSERT_EQ(adapter.adapt(lent.frame(), kNone, out), 15U);
+      Bytes payload;
+      for (std::size_t i = 0; i < 15; ++i) {
+        EXPECT_EQ(out[i]->offload, Offload{});
+        EXPECT_EQ(out[i]->vlan, 9);
+        const Bytes segment = bytes_of(*out[i]);
+        EXPECT_TRUE(test::is_finished(segment, built, ipv6, tcp)) << i;
+        payload.insert(payload.end(), segment.begin() + static_cast<std::ptrdiff_t>(built.header_length),
+                       segment.end());
+      }
+      const Bytes sent(built.bytes.begin() + static_cast<std::ptrdiff_t>(built.header_length), built.bytes.end());
+      EXPECT_EQ(payload, sent);
+    }
+  }
+}
+
+TEST(Adapt, LeavesChecksumsToAQueueThatTakesThem) {
+  const BuiltFrame built = build({});
+  Lent lent(built);
+  Adapter adapter;
+  Out first{};
+  Out second{};
+  ASSERT_EQ(adapter.adapt(lent.frame(), kChecksum, first), 3U);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_FALSE(Adapter::needed(*first[i], kChecksum));
+    EXPECT_EQ(first[i]->offload, (Offload{.flags = Offload::kNeedsChecksum, .csum_start = 34, .csum_offset = 16}));
+    ASSERT_EQ(adapter.adapt(*first[i], kNone, std::span(second).subspan(i)), 1U);
+    EXPECT_TRUE(test::is_finished(bytes_of(*second[i]), built, false, true));
+  }
+}
+
+TEST(Adapt, ExhaustionIsToldApartAndEndsWithReset) {
+  const BuiltFrame built = build({.payload = 60'000, .gso_size = 500});
+  Lent lent(built);
+  Adapter adapter;
+  Out out{};
+  std::size_t fitted = 0;
+  while (adapter.adapt(lent.frame(), kNone, out) != 0) ++fitted;
+  EXPECT_GE(fitted, 2U);
+  EXPECT_TRUE(adapter.exhausted());
+  adapter.reset();
+  EXPECT_EQ(adapter.adapt(lent.frame(), kNone, out), 120U);
+  EXPECT_FALSE(adapter.exhausted());
+}
+
+TEST(Adapt, EveryValidFrameFitsAfterReset) {
+  Adapter adapter;
+  Out out{};
+  const std::size_t most = 65'535 - 52;  // what IPv4 leaves behind 20 + 32 bytes of headers
+  for (const std::size_t gso_size : {512U, 513U, 1448U, 9000U, 32'741U, 32'742U, 65'482U}) {
+    Lent lent(build({.tags = {1, 2}, .payload = most, .gso_size = static_cast<std::uint16_t>(gso_size)}));
+    adapter.reset();
+    EXPECT_EQ(adapter.adapt(lent.frame(), kNone, out), (most + gso_size - 1) / gso_size) << gso_size;
+  }
+  for (const std::size_t options : {0U, 40U}) {
+    Lent lent(build({.tcp_options = options, .payload = kMaxSegments, .gso_size = 1}));
+    adapter.reset();
+    EXPECT_EQ(adapter.adapt(lent.frame(), kNone, out), kMaxSegments);
+  }
+  Lent longest(build({.payload = kMaxFrameBytes - 66, .gso_size = 0}));
+  adapter.reset();
+  EXPECT_EQ(adapter.adapt(longest.frame(), kNone, out), 1U);
+}
+
+TEST(Adapt, FewerPointersThanSegmentsIsExhaustion) {
+  Lent lent(build({}));
+  Adapter adapter;
+  Out out{};
+  EXPECT_EQ(adapter.adapt(lent.frame(), kNone, std::span(out).first(2)), 0U);
+  EXPECT_TRUE(adapter.exhausted());
+}
+
+TEST(Adapt, ImpossibleFramesAreToldApart) {
+  Adapter adapter;
+  Out out{};
+  const auto impossible = [&](Lent& lent) {
+    return adapter.adapt(lent.frame(), kNone, out) == 0 && !adapter.exhausted();
+  };
+  Lent beyond(build({.payload = 100, .gso_size = 0}));
+  beyond.frame().offload.csum_offset = 200;
+  EXPECT_TRUE(impossible(beyond));
+  Lent amplified(build({.payload = 5000, .gso_size = 1}));
+  EXPECT_TRUE(impossible(amplified));
+  Lent oversized(build({.payload = kMaxFrameBytes, .gso_size = 0}));
+  EXPECT_TRUE(impossible(oversized));
+}
+
+TEST(Adapt, DerivedFramesDoNotOverlap) {
+  const BuiltFrame small = build({.tcp = false, .payload = 1, .gso_size = 0});
+  Lent lent(small);
+  Adapter adapter;
+  Out out{};
+  std::vector<const Frame*> derived;
+  for (int i = 0; i < 50; ++i) {
+    ASSERT_EQ(adapter.adapt(lent.frame(), kNone, out), 1U);
+    derived.push_back(out[0]);
+    // Readers may load the whole private header, whatever the frame's length.
+    std::fill_n(derived.back()->header, kHeaderBytes, static_cast<std::byte>(i));
+  }
+  for (int i = 0; i < 50; ++i) {
+    const std::span<const std::byte> header(derived[static_cast<std::size_t>(i)]->header, kHeaderBytes);
+    EXPECT_TRUE(std::all_of(header.begin(), header.end(), [&](std::byte b) { return b == static_cast<std::byte>(i); }));
+  }
+}
+
+}  // namespace
+}  // namespace vswitch
