@@ -43,7 +43,7 @@ struct UplinkSpec {
 
 /// A shared-memory ring that a process attaches to through a Unix socket.
 struct RingAttachSpec {
-  std::string socket;        ///< path; several ports may share one
+  std::string socket;        ///< path; one port each
   std::optional<uid_t> uid;  ///< who may attach, checked by SO_PEERCRED; neither: the daemon's own user only
   std::optional<gid_t> gid;
   std::string token;                      ///< if not empty, the client must present it
