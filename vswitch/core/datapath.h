@@ -1,8 +1,10 @@
 #pragma once
+#include <atomic>
 #include <memory>
 #include <thread>
 #include <vector>
 
+#include "vswitch/base/clock.h"
 #include "vswitch/base/quiescence.h"
 #include "vswitch/core/spec.h"
 #include "vswitch/core/table.h"
@@ -13,11 +15,12 @@ class Worker;
 
 /// What one worker did; one writer, anyone reads.
 struct alignas(64) WorkerCounters {
-  Counter steps;       ///< turns of the loop
-  Counter busy_steps;  ///< turns that moved at least one frame
-  Counter frames;      ///< frames received
-  Counter sleeps;      ///< times the worker slept
-  Counter slept_ns;    ///< how long altogether
+  Counter steps;                             ///< turns of the loop
+  Counter busy_steps;                        ///< turns that moved at least one frame
+  Counter frames;                            ///< frames received
+  Counter sleeps;                            ///< times the worker slept
+  Counter slept_ns;                          ///< how long altogether, sleeps that ended
+  std::atomic<Nanoseconds> asleep_since{0};  ///< when the present sleep began; 0: awake
 };
 
 /// The workers and the table they run on. Control thread only.

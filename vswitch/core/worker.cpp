@@ -162,8 +162,10 @@ void Worker::look(int timeout_ms) noexcept {
 
 void Worker::sleep() noexcept {
   const Nanoseconds before = monotonic_now();
+  counters_.asleep_since.store(before, std::memory_order_relaxed);
   quiescence_.offline(index_);
   look(-1);
+  counters_.asleep_since.store(0, std::memory_order_relaxed);
   counters_.sleeps.add(1);
   counters_.slept_ns.add(monotonic_now() - before);
 }
