@@ -13,19 +13,23 @@ namespace vswitch {
 /// worker uses its own WorkerRings. The memories live as long as this and the client's mappings.
 class Attachment {
  public:
-  /// @param wake_fds the tenant's eventfds, one per queue pair; borrowed
-  /// @param first_worker worker that polls TX ring 0; ring q is polled by (first_worker + q) mod rx_rings
-  Attachment(const vswitch_geometry& geometry, const std::vector<int>& wake_fds, std::size_t first_worker);
+  /// Throws Error. @param first_worker worker that polls TX ring 0; ring q is polled by (first_worker + q) mod rx_rings
+  Attachment(const vswitch_geometry& geometry, std::size_t first_worker);
 
   [[nodiscard]] WorkerRings& worker(std::size_t w) noexcept { return workers_[w]; }
-  /// The memories' descriptors, to be handed to the client; closed by close_files().
+  /// The client's descriptors: the memories, and per queue pair the socket it is woken by. Closed by close_files().
   [[nodiscard]] int switch_fd() const noexcept { return switch_fd_.get(); }
   [[nodiscard]] int tenant_fd() const noexcept { return tenant_fd_.get(); }
+  [[nodiscard]] int tenant_wake_fd(std::size_t queue) const noexcept { return tenant_wakes_[queue].get(); }
   void close_files() noexcept;
 
  private:
+  void open_wake();
+
   Fd switch_fd_;
   Fd tenant_fd_;
+  std::vector<Fd> tenant_wakes_;
+  std::vector<Fd> wakes_;  ///< the switch's ends of the tenant's sockets
   Mapping switch_memory_;
   Mapping tenant_memory_;
   std::vector<WorkerRings> workers_;

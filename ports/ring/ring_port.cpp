@@ -1,6 +1,5 @@
 #include "ports/ring/ring_port.h"
 
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -64,10 +63,6 @@ void RingPort::start() {
     for (std::size_t w = 0; w < context_.workers; ++w) {
       queues_.push_back(std::make_unique<RingQueue>(w, spec_.vlan, counters_[w]));
     }
-    for (std::uint32_t q = 0; q < attach_spec_.queues; ++q) {
-      Fd& wake = wake_fds_.emplace_back(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-      if (!wake.valid()) throw_errno("create", "a ring port's eventfd", "raise the limit of open files (LimitNOFILE=)");
-    }
     listener_watch_ = context_.reactor.watch(listener_.get(), [this] { on_connect(); });
   } catch (...) {
     stop();
@@ -84,7 +79,6 @@ void RingPort::stop() noexcept {
   if (listener_.valid()) ::unlink(attach_spec_.socket.c_str());
   listener_.reset();
   queues_.clear();
-  wake_fds_.clear();
 }
 
 PortStatus RingPort::status() const {
@@ -212,24 +206,25 @@ void RingPort::attach(Fd& socket, const vswitch_hello& hello, const ucred& peer)
   vswitch_welcome welcome = welcome_with(0, "");
   welcome.features = hello.features & kFeatures;
   const vswitch_geometry geometry{welcome.queues, welcome.rx_rings, welcome.ring_frames, welcome.arena_bytes};
-  std::vector<int> wakes;
-  for (const Fd& wake : wake_fds_) wakes.push_back(wake.get());
-  auto attachment = std::make_unique<Attachment>(geometry, wakes, first_worker_);
-  std::vector<int> fds{attachment->switch_fd(), attachment->tenant_fd()};
+  attachment_ = std::make_unique<Attachment>(geometry, first_worker_);
+  std::vector<int> fds{attachment_->switch_fd(), attachment_->tenant_fd()};
   for (std::uint32_t q = 0; q < geometry.queues; ++q)
     fds.push_back(queues_[(first_worker_ + q) % queues_.size()]->wait_fd());
-  fds.insert(fds.end(), wakes.begin(), wakes.end());
-  answer(socket.get(), welcome, fds);
-  attachment->close_files();
-
-  attachment_ = std::move(attachment);
-  client_ = std::move(socket);
-  peer_ = peer;
-  client_watch_ = context_.reactor.watch(client_.get(), [this] { on_client(); });
-  for (const auto& queue : queues_) {
+  for (std::uint32_t q = 0; q < geometry.queues; ++q) fds.push_back(attachment_->tenant_wake_fd(q));
+  for (const auto& queue : queues_) {  // before the answer: whoever has it can be sent to
     queue->set_offloads(caps_of(welcome.features));
     queue->attach(attachment_.get());
   }
+  try {
+    answer(socket.get(), welcome, fds);
+    client_watch_ = context_.reactor.watch(socket.get(), [this] { on_client(); });
+  } catch (...) {
+    detach();
+    throw;
+  }
+  attachment_->close_files();
+  client_ = std::move(socket);
+  peer_ = peer;
   context_.changed();
 }
 
@@ -240,7 +235,10 @@ void RingPort::on_client() noexcept {
 }
 
 void RingPort::detach() noexcept {
-  for (const auto& queue : queues_) queue->attach(nullptr);
+  for (const auto& queue : queues_) {
+    queue->attach(nullptr);
+    queue->set_offloads({});  // seen by every worker before the next client, who may not want unfinished frames
+  }
   context_.quiescence.wait();
   attachment_.reset();
   context_.reactor.cancel(client_watch_);

@@ -52,7 +52,6 @@ class RingPort final : public Port {
   PortContext& context_;
   std::unique_ptr<PortCounters[]> counters_;
   std::vector<std::unique_ptr<RingQueue>> queues_;
-  std::vector<Fd> wake_fds_;  ///< one per queue pair, written by workers, waited on by the tenant
   std::size_t first_worker_ = 0;
   Fd listener_;
   Reactor::Handle listener_watch_ = 0;

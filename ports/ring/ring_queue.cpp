@@ -2,26 +2,39 @@
 
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <cstring>
+#include <span>
 
 #include "vswitch/base/error.h"
+#include "vswitch/net/headers.h"
 
 namespace vswitch {
 namespace {
 
-/// The same for all frames of a flow: a mix of the bytes that hold addresses, protocol and ports (IPv4 and IPv6 alike).
-std::uint32_t flow_hash(const Frame& frame) noexcept {
-  constexpr std::size_t kFrom = 14;
-  constexpr std::size_t kWords = 6;  // up to byte 62: IPv6 with its ports less the last two words' tail
-  std::uint64_t hash = 0;
-  for (std::size_t i = 0; i < kWords; ++i) {
-    const std::size_t at = kFrom + i * sizeof(std::uint64_t);
-    if (at + sizeof(std::uint64_t) > frame.header_bytes) break;
-    std::uint64_t word;
-    std::memcpy(&word, frame.header + at, sizeof(word));
+std::uint64_t mix(std::uint64_t hash, std::span<const std::byte> bytes) noexcept {
+  while (!bytes.empty()) {
+    std::uint64_t word = 0;
+    const std::size_t step = std::min(bytes.size(), sizeof(word));
+    std::memcpy(&word, bytes.data(), step);
     hash = (hash ^ word) * 0x9e37'79b9'7f4a'7c15ULL;
+    hash ^= hash >> 32;
+    bytes = bytes.subspan(step);
   }
-  return static_cast<std::uint32_t>(hash >> 32);
+  return hash;
+}
+
+/// The same for all frames of a flow: IP addresses, and ports where every frame of the flow shows them; else MACs and
+/// type.
+std::uint32_t flow_hash(const Frame& frame) noexcept {
+  const std::span<const std::byte> bytes(frame.header, frame.header_bytes);
+  const auto headers = Headers::parse(bytes);
+  if (!headers || !headers->is_ip()) return static_cast<std::uint32_t>(mix(0, bytes.first(kEthernetHeaderBytes)));
+  const std::size_t l3 = headers->l3_offset();
+  std::uint64_t hash = mix(0, headers->is_ipv4() ? bytes.subspan(l3 + 12, 8) : bytes.subspan(l3 + 8, 32));
+  if ((headers->is_tcp() || headers->is_udp()) && !headers->is_fragment())
+    hash = mix(hash, bytes.subspan(headers->l4_offset(), 4));
+  return static_cast<std::uint32_t>(hash);
 }
 
 }  // namespace

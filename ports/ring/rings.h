@@ -50,7 +50,7 @@ class TxRing {
 /// Switch to tenant, produced here. One worker.
 class RxRing {
  public:
-  /// @param wake_fd the tenant's eventfd, non-blocking; borrowed
+  /// @param wake_fd the switch's end of the socket that wakes the tenant; borrowed
   RxRing(std::byte* producer_block, vswitch_consumer_lines& peer, const vswitch_geometry& geometry, int wake_fd);
 
   /// Copies a prefix of `frames` in. @param insert_tags writes Frame::vlan into the bytes

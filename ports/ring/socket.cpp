@@ -28,7 +28,7 @@ void clear_stale(const std::string& path, const sockaddr_un& address) {
   if (::lstat(path.c_str(), &file) != 0) return;
   if (!S_ISSOCK(file.st_mode))
     throw Error(EEXIST, "listen on", path, "a file that is no socket is there; remove it or choose another path");
-  const Fd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  const Fd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
     throw Error(EADDRINUSE, "listen on", path, "another process serves this socket");
   }

@@ -1,18 +1,20 @@
 /* The memory that vswitchd and a tenant share, and the messages that set it up: the whole contract of a `ring` port.
  *
- * Stands alone as C11 and as C++20. Tenants use vswitch.h; this header is for libvswitch, for vswitchd, and for whoever writes
- * a client in another language (vswitch-ring(7) says the same in words).
+ * Stands alone as C11 and as C++20. Tenants use vswitch.h; this header is for libvswitch, for vswitchd, and for whoever
+ * writes a client in another language (vswitch-ring(7) says the same in words).
  *
  * Two memories per attachment, both created by vswitchd as sealed memfds (their size cannot change):
  *   switch memory  written by vswitchd only; the tenant can map it read-only (F_SEAL_FUTURE_WRITE)
  *   tenant memory  written by the tenant
- * Queue pair q of Q has one TX ring (tenant to switch) and W RX rings (switch to tenant), one for each worker of vswitchd.
- * A ring is a producer block in its producer's memory {head line, descriptors, arena} and a pair of consumer lines {tail, need_wake}
- * in its consumer's memory. head and tail count descriptors and run freely modulo 2^32; slot = index & (ring_frames - 1).
- * The producer lays frames into the arena back to back, each from a multiple of 64 bytes and never across the arena's end,
- * fills the descriptor, then releases head. The consumer acquires head, uses the frames in order, then releases tail.
- * Before it sleeps, a consumer sets need_wake to a value that is neither 0 nor its last one and looks at head once more; a
- * producer that finds a value it has not yet answered, after it has released head, writes the ring's eventfd. */
+ * Queue pair q of Q has one TX ring (tenant to switch) and W RX rings (switch to tenant), one for each worker of
+ * vswitchd. A ring is a producer block in its producer's memory {head line, descriptors, arena} and a pair of consumer
+ * lines {tail, need_wake} in its consumer's memory. head and tail count descriptors and run freely modulo 2^32; slot =
+ * index & (ring_frames - 1). The producer lays frames into the arena back to back, each from a multiple of 64 bytes and
+ * never across the arena's end, fills the descriptor, then releases head. The consumer acquires head, uses the frames
+ * in order, then releases tail. Before it sleeps, a consumer sets need_wake to a value that is neither 0 nor its last
+ * one and looks at head once more; a producer that finds a value it has not yet answered, after it has released head,
+ * wakes it: the tenant by adding 1 to the queue pair's eventfd, the switch by sending a byte through the queue pair's
+ * stream socket. */
 #ifndef VSWITCH_RING_H
 #define VSWITCH_RING_H
 
@@ -25,8 +27,8 @@ extern "C" {
 
 #define VSWITCH_RING_MAGIC 0x76727767u /* "vrwg" */
 #define VSWITCH_RING_VERSION 1u
-#define VSWITCH_RING_LINE 64u         /* index lines, frame alignment */
-#define VSWITCH_RING_GUARD 128u       /* readable bytes behind an arena: fixed-size copies may read past the last frame */
+#define VSWITCH_RING_LINE 64u   /* index lines, frame alignment */
+#define VSWITCH_RING_GUARD 128u /* readable bytes behind an arena: fixed-size copies may read past the last frame */
 #define VSWITCH_RING_MAX_QUEUES 16u
 #define VSWITCH_RING_MAX_FRAME 65600u /* bytes of the longest frame: a 64 KiB GSO frame with two VLAN tags */
 #define VSWITCH_RING_TOKEN_BYTES 64u
@@ -34,7 +36,8 @@ extern "C" {
 #define VSWITCH_RING_MESSAGE_BYTES 192u
 #define VSWITCH_RING_ADDRESSES 8u
 
-/* Offload metadata, struct virtio_net_hdr semantics (virtio 1.2, section 5.1.6), host byte order. All zero: a finished frame. */
+/* Offload metadata, struct virtio_net_hdr semantics (virtio 1.2, section 5.1.6), host byte order. All zero: a finished
+ * frame. */
 struct vswitch_offload {
   uint8_t flags;        /* 1 NEEDS_CSUM, 2 DATA_VALID (towards the tenant only) */
   uint8_t gso_type;     /* 0 none, 1 TCPv4, 4 TCPv6, 5 UDP_L4; +0x80 ECN */
@@ -87,9 +90,10 @@ struct vswitch_address {
   uint8_t bytes[16];
 };
 
-/* Switch to client, the answer. With error 0 it carries 2 + 2 * queues descriptors in one SCM_RIGHTS message: switch memory,
- * tenant memory, then for each queue pair the eventfd that wakes the switch, then for each the one that wakes the tenant.
- * The connection stays open; its end is the end of the attachment, for both sides. */
+/* Switch to client, the answer. With error 0 it carries 2 + 2 * queues descriptors in one SCM_RIGHTS message: switch
+ * memory, tenant memory, then for each queue pair the eventfd that wakes the switch, then for each the socket that
+ * wakes the tenant (a socket, because whoever holds an eventfd can make the other holders' writes block). The
+ * connection stays open; its end is the end of the attachment, for both sides. */
 struct vswitch_welcome {
   uint32_t magic;
   uint16_t version;  /* the one to be spoken */
@@ -120,39 +124,43 @@ struct vswitch_geometry {
 #define VSWITCH_RING_PAGE 4096u
 
 /* Bytes of a producer block: head line, descriptors, arena, guard, up to a whole page. */
-static inline size_t vswitch_producer_bytes(const struct vswitch_geometry *g) {
+static inline size_t vswitch_producer_bytes(const struct vswitch_geometry* g) {
   size_t bytes = VSWITCH_RING_LINE + (size_t)g->ring_frames * sizeof(struct vswitch_descriptor) + g->arena_bytes +
                  VSWITCH_RING_GUARD;
   return (bytes + VSWITCH_RING_PAGE - 1) / VSWITCH_RING_PAGE * VSWITCH_RING_PAGE;
 }
 
 static inline size_t vswitch_consumers_bytes(size_t rings) {
-  return (rings * sizeof(struct vswitch_consumer_lines) + VSWITCH_RING_PAGE - 1) / VSWITCH_RING_PAGE * VSWITCH_RING_PAGE;
+  return (rings * sizeof(struct vswitch_consumer_lines) + VSWITCH_RING_PAGE - 1) / VSWITCH_RING_PAGE *
+         VSWITCH_RING_PAGE;
 }
 
-/* Switch memory: the consumer lines of every TX ring, then the RX rings' producer blocks, worker by worker within a queue pair. */
-static inline size_t vswitch_tx_consumer_offset(uint32_t queue) { return (size_t)queue * sizeof(struct vswitch_consumer_lines); }
-static inline size_t vswitch_rx_producer_offset(const struct vswitch_geometry *g, uint32_t queue, uint32_t worker) {
+/* Switch memory: the consumer lines of every TX ring, then the RX rings' producer blocks, worker by worker within a
+ * queue pair. */
+static inline size_t vswitch_tx_consumer_offset(uint32_t queue) {
+  return (size_t)queue * sizeof(struct vswitch_consumer_lines);
+}
+static inline size_t vswitch_rx_producer_offset(const struct vswitch_geometry* g, uint32_t queue, uint32_t worker) {
   return vswitch_consumers_bytes(g->queues) + ((size_t)queue * g->rx_rings + worker) * vswitch_producer_bytes(g);
 }
-static inline size_t vswitch_switch_memory_bytes(const struct vswitch_geometry *g) {
+static inline size_t vswitch_switch_memory_bytes(const struct vswitch_geometry* g) {
   return vswitch_rx_producer_offset(g, g->queues, 0);
 }
 
 /* Tenant memory: the consumer lines of every RX ring, then the TX rings' producer blocks. */
-static inline size_t vswitch_rx_consumer_offset(const struct vswitch_geometry *g, uint32_t queue, uint32_t worker) {
+static inline size_t vswitch_rx_consumer_offset(const struct vswitch_geometry* g, uint32_t queue, uint32_t worker) {
   return ((size_t)queue * g->rx_rings + worker) * sizeof(struct vswitch_consumer_lines);
 }
-static inline size_t vswitch_tx_producer_offset(const struct vswitch_geometry *g, uint32_t queue) {
+static inline size_t vswitch_tx_producer_offset(const struct vswitch_geometry* g, uint32_t queue) {
   return vswitch_consumers_bytes((size_t)g->queues * g->rx_rings) + (size_t)queue * vswitch_producer_bytes(g);
 }
-static inline size_t vswitch_tenant_memory_bytes(const struct vswitch_geometry *g) {
+static inline size_t vswitch_tenant_memory_bytes(const struct vswitch_geometry* g) {
   return vswitch_tx_producer_offset(g, g->queues);
 }
 
 /* Within a producer block. */
 static inline size_t vswitch_descriptors_offset(void) { return VSWITCH_RING_LINE; }
-static inline size_t vswitch_arena_offset(const struct vswitch_geometry *g) {
+static inline size_t vswitch_arena_offset(const struct vswitch_geometry* g) {
   return VSWITCH_RING_LINE + (size_t)g->ring_frames * sizeof(struct vswitch_descriptor);
 }
 

@@ -10,12 +10,11 @@
  *     vswitch_rx_release(port, 0, n);
  *   }
  *
- * Threads: each queue pair may be used by one thread at a time, different pairs by different threads at once. attach and
- * detach are for one thread, with no other call under way.
- * When vswitchd goes away (restart, crash) or takes the port away, calls find no frames and no room; the library attaches
- * again by itself, from whichever call comes next, as soon as the port is there again. Frames under way are lost, as on a
- * link that was down. vswitch_info() counts the attachments.
- * Errors are negative errno values. */
+ * Threads: each queue pair may be used by one thread at a time, different pairs by different threads at once. attach
+ * and detach are for one thread, with no other call under way. When vswitchd goes away (restart, crash) or takes the
+ * port away, calls find no frames and no room; the library attaches again by itself, from whichever call comes next, as
+ * soon as the port is there again. Frames under way are lost, as on a link that was down. vswitch_info() counts the
+ * attachments. Errors are negative errno values. */
 #ifndef VSWITCH_H
 #define VSWITCH_H
 
@@ -30,21 +29,21 @@ struct vswitch_port; /* opaque */
 
 /* One frame, received or to be sent. */
 struct vswitch_frame {
-  void *data;      /* in shared memory; received frames are read-only (writing to them is a fault) */
+  void* data;      /* in shared memory; received frames are read-only (writing to them is a fault) */
   uint32_t length; /* bytes, no FCS */
   uint32_t reserved;
   struct vswitch_offload offload;
 };
 
 struct vswitch_options {
-  uint32_t size;     /* sizeof(struct vswitch_options) */
-  uint32_t features; /* VSWITCH_FEATURE_*: unfinished frames this tenant is ready to receive */
-  const char *token; /* the port's token; NULL: none */
+  uint32_t size;      /* sizeof(struct vswitch_options) */
+  uint32_t features;  /* VSWITCH_FEATURE_*: unfinished frames this tenant is ready to receive */
+  const char* token;  /* the port's token; NULL: none */
   int32_t timeout_ms; /* how long attach waits for the switch's answer; 0: 1000 */
   uint32_t reserved;
 };
 
-struct vswitch_info {
+struct vswitch_port_info {
   char name[VSWITCH_RING_NAME_BYTES]; /* "tenant/port" */
   uint8_t mac[6];
   uint16_t vlan; /* the port's access VLAN: frames are untagged here; 0 none */
@@ -61,48 +60,47 @@ struct vswitch_info {
 
 /* Attaches to the port behind the Unix socket `socket_path`. `options` may be NULL. On success *port is to be given to
  * vswitch_detach().
- * Returns 0; -ENOENT/-ECONNREFUSED no switch there; -EACCES not allowed for this user or token; -EBUSY somebody is attached;
- * -EPROTONOSUPPORT no common version; -ETIMEDOUT no answer; other negative errno. vswitch_attach_error() says it in words. */
-int vswitch_attach(const char *socket_path, const struct vswitch_options *options, struct vswitch_port **port);
+ * Returns 0; -ENOENT/-ECONNREFUSED no switch there; -EACCES not allowed for this user or token; -EBUSY somebody is
+ * attached; -EPROTONOSUPPORT no common version; -ETIMEDOUT no answer; other negative errno. vswitch_attach_error() says
+ * it in words. */
+int vswitch_attach(const char* socket_path, const struct vswitch_options* options, struct vswitch_port** port);
 
 /* The last failed vswitch_attach() of this thread in words; never NULL. */
-const char *vswitch_attach_error(void);
+const char* vswitch_attach_error(void);
 
 /* Ends the attachment and frees `port`. NULL is allowed. */
-void vswitch_detach(struct vswitch_port *port);
+void vswitch_detach(struct vswitch_port* port);
 
 /* Fills `info`. Any thread. */
-void vswitch_info(struct vswitch_port *port, struct vswitch_info *info);
+void vswitch_info(struct vswitch_port* port, struct vswitch_port_info* info);
 
-/* Reserves room for up to `count` frames of queue pair `queue`. On entry frames[i].length is the most that frame i may need
- * (14 .. VSWITCH_RING_MAX_FRAME). Sets data of each reserved frame to writable memory and offload to zero.
- * Returns how many were reserved, a prefix; 0: no room now. A second reserve drops what was not committed. */
-uint32_t vswitch_tx_reserve(struct vswitch_port *port, uint32_t queue, struct vswitch_frame *frames, uint32_t count);
+/* Reserves room for up to `count` frames of queue pair `queue`. On entry frames[i].length is the most that frame i may
+ * need (14 .. VSWITCH_RING_MAX_FRAME). Sets data of each reserved frame to writable memory and offload to zero. Returns
+ * how many were reserved, a prefix; 0: no room now. A second reserve drops what was not committed. */
+uint32_t vswitch_tx_reserve(struct vswitch_port* port, uint32_t queue, struct vswitch_frame* frames, uint32_t count);
 
-/* Sends the first `count` of the frames last reserved, with the lengths (no larger than reserved) and offloads they have
- * now. Never blocks; wakes the switch if it sleeps. */
-void vswitch_tx_commit(struct vswitch_port *port, uint32_t queue, const struct vswitch_frame *frames, uint32_t count);
+/* Sends the first `count` of the frames last reserved, with the lengths (no larger than reserved) and offloads they
+ * have now. Never blocks; wakes the switch if it sleeps. */
+void vswitch_tx_commit(struct vswitch_port* port, uint32_t queue, const struct vswitch_frame* frames, uint32_t count);
 
-/* Shows up to `count` received frames, oldest first, without taking them. They stay valid until they are released or the
- * same queue pair is peeked again.
- * Returns how many. */
-uint32_t vswitch_rx_peek(struct vswitch_port *port, uint32_t queue, struct vswitch_frame *frames, uint32_t count);
+/* Shows up to `count` received frames, oldest first, without taking them. They stay valid until they are released or
+ * the same queue pair is peeked again. Returns how many. */
+uint32_t vswitch_rx_peek(struct vswitch_port* port, uint32_t queue, struct vswitch_frame* frames, uint32_t count);
 
 /* Gives the oldest `count` frames of the last peek (no more than it showed) back to the switch. */
-void vswitch_rx_release(struct vswitch_port *port, uint32_t queue, uint32_t count);
+void vswitch_rx_release(struct vswitch_port* port, uint32_t queue, uint32_t count);
 
-/* Sleeps until queue pair `queue` has frames, at most `timeout_ms` (-1: for ever). While the switch is away it also sleeps,
- * and attaches again.
- * Returns 1: frames are there; 0: time is up; -EINTR: a signal came. */
-int vswitch_wait(struct vswitch_port *port, uint32_t queue, int timeout_ms);
+/* Sleeps until queue pair `queue` has frames, at most `timeout_ms` (-1: for ever). While the switch is away it also
+ * sleeps, and attaches again. Returns 1: frames are there; 0: time is up; -EINTR: a signal came. */
+int vswitch_wait(struct vswitch_port* port, uint32_t queue, int timeout_ms);
 
 /* For an event loop of one's own: a descriptor that becomes readable when frames come to `queue` after vswitch_arm()
  * returned 0. Changes with every re-attachment. -ENOTCONN while the switch is away. */
-int vswitch_fd(struct vswitch_port *port, uint32_t queue);
+int vswitch_fd(struct vswitch_port* port, uint32_t queue);
 
-/* Asks for vswitch_fd() to be signalled. Returns 0 armed; 1 frames are there already; -ENOTCONN the switch is away (call
- * again later: this is what attaches again). */
-int vswitch_arm(struct vswitch_port *port, uint32_t queue);
+/* Asks for vswitch_fd() to be signalled. Returns 0 armed; 1 frames are there already; -ENOTCONN the switch is away
+ * (call again later: this is what attaches again). */
+int vswitch_arm(struct vswitch_port* port, uint32_t queue);
 
 #ifdef __cplusplus
 }
