@@ -1,0 +1,125 @@
+"""TCP between kernel netdevs: through the switch, beside kernel macvlan and a Linux bridge with veth.
+
+    red  [eth0] 198.18.0.11 --+
+                              +-- vswitchd | macvlan | bridge -- host ------- [w0] 198.18.0.254 wire
+    blue [eth0] 198.18.0.12 --+
+"""
+
+import itertools
+import json
+import subprocess
+from contextlib import ExitStack
+
+from lab import WIRE_V4, WIRE_V6, Lab, Site, tap_port, wait_until
+from report import BenchError, Samples
+from rings import configuration
+
+TENANTS = {"red": ("02:00:00:00:00:11", "198.18.0.11", "fd00::11"),
+           "blue": ("02:00:00:00:00:12", "198.18.0.12", "fd00::12")}
+STREAMS = (1, 4)
+PATIENCE_SECONDS = 30
+# iperf3's client runs on CPU 0, its server on CPU 1; the worker of the switch is wherever the scheduler puts it, as for a
+# user without `cpus`.
+CLIENT_CPU, SERVER_CPU = "0", "1"
+
+
+def tap_tcp(options):
+    samples = Samples("tap_tcp")
+    with ExitStack() as stack:
+        ways = {"vswitch": _Vswitch(stack), "macvlan": _Macvlan(stack), "bridge-veth": _Bridge(stack)}
+        for _ in range(options.runs):
+            for streams, reverse, version in itertools.product(STREAMS, (False, True), (4, 6)):
+                suffix = f"{streams}{'-reverse' if reverse else ''}{'-v6' if version == 6 else ''}"
+                for name, way in ways.items():
+                    between, wire = way.peers(version)
+                    tap_tap, tap_wire = way.names(name)
+                    samples.add(f"{tap_tap}-{suffix}", "Gbit/s",
+                                _iperf(way, way.site["blue"], between, options, streams, reverse))
+                    samples.add(f"{tap_wire}-{suffix}", "Gbit/s",
+                                _iperf(way, way.site.wire, wire, options, streams, reverse))
+    samples.emit()
+    for streams in STREAMS:
+        samples.ratio(f"ratio-macvlan-{streams}", f"vswitch-tap-tap-{streams}", f"macvlan-{streams}")
+        samples.ratio(f"ratio-bridge-{streams}", f"vswitch-tap-tap-{streams}", f"bridge-veth-{streams}")
+
+
+class _Way:
+    """Two tenants and a wire peer, somehow connected."""
+
+    def __init__(self, stack):
+        self.lab = stack.enter_context(Lab())
+        self.site = Site(self.lab, *TENANTS)
+
+    def peers(self, version):
+        """Addresses of blue and of the wire peer."""
+        return (TENANTS["blue"][1], WIRE_V4) if version == 4 else (TENANTS["blue"][2], WIRE_V6)
+
+    def names(self, name):
+        """What the cases tenant to tenant and tenant to wire are called."""
+        return name, f"{name}-wire"
+
+    def address(self, name):
+        netns, (_, v4, v6) = self.site[name], TENANTS[name]
+        self.lab.address(netns, "eth0", f"{v4}/24", f"{v6}/64")
+        netns.ip("link", "set", "eth0", "up")
+
+
+class _Vswitch(_Way):
+    def __init__(self, stack):
+        super().__init__(stack)
+        ports = {f"{name}/p": tap_port(self.site[name], *identity) for name, identity in TENANTS.items()}
+        self.lab.daemon(self.site.host, configuration(ports, cpus=()))
+
+    def names(self, name):
+        return f"{name}-tap-tap", f"{name}-tap-wire"
+
+
+class _Macvlan(_Way):
+    def __init__(self, stack):
+        super().__init__(stack)
+        for name, (mac, _, _) in TENANTS.items():
+            self.site.host.ip("link", "add", "link", "lan0", "name", "eth0", "address", mac, "netns",
+                              self.site[name].name, "type", "macvlan", "mode", "bridge")
+            self.address(name)
+
+
+class _Bridge(_Way):
+    def __init__(self, stack):
+        super().__init__(stack)
+        host = self.site.host
+        host.ip("link", "add", "br0", "type", "bridge", "stp_state", "0")
+        host.ip("addr", "flush", "dev", "lan0")
+        host.ip("link", "set", "lan0", "master", "br0")
+        host.ip("link", "set", "br0", "up")
+        for name, (mac, _, _) in TENANTS.items():
+            self.lab.veth(host, f"to-{name}", self.site[name], "eth0", right_mac=mac)
+            host.ip("link", "set", f"to-{name}", "master", "br0")
+            self.address(name)
+
+
+def _iperf(way, server, address, options, streams, reverse):
+    """Gbit/s that the receiver got, in one TCP measurement from red to `address` in `server`, or back."""
+    client = way.site["red"]
+    wait_until(lambda: client.run("ping", "-n", "-c", "1", "-W", "1", address, check=False).returncode == 0,
+               f"no echo from {address}")
+    bad = _bad_checksums(client, server)
+    listener = way.lab.popen(server, "taskset", "-c", SERVER_CPU, "iperf3", "-s", "-1", stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: ":5201" in server.run("ss", "-Hltn").stdout, "iperf3 does not listen")
+        done = client.run("taskset", "-c", CLIENT_CPU, "iperf3", "-J", "-c", address, "-P", streams,
+                          "-t", max(1, round(options.seconds)), *(["-R"] if reverse else []), check=False,
+                          timeout=options.seconds + PATIENCE_SECONDS)
+        report = json.loads(done.stdout)
+        if done.returncode:
+            raise BenchError(f"iperf3: {report.get('error', done.stderr)}")
+    finally:
+        listener.terminate()
+        listener.wait()
+    if _bad_checksums(client, server) != bad:
+        raise BenchError(f"bad checksums at {address}")
+    return report["end"]["sum_received"]["bits_per_second"] / 1e9
+
+
+def _bad_checksums(*namespaces):
+    return sum(netns.counter("Tcp", "InCsumErrors") for netns in namespaces)
