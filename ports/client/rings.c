@@ -1,5 +1,6 @@
 /* The tenant's data path: both rings' arithmetic, no system call but the wake-up. */
 #include <sys/eventfd.h>
+#include <time.h>
 
 #include "session.h"
 
@@ -13,8 +14,18 @@ static void tx_reload_tail(struct tx_ring* ring, uint32_t mask) {
   ring->arena_tail = ring->ends[(tail - 1) & mask];
 }
 
+/* Whether the switch is still there: asked at most every CHECK_MS, so that nobody sends to a dead one for long. */
+static void look_after(struct vswitch_port* port, struct queue* queue) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  const uint64_t now_ms = (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
+  if (now_ms - queue->checked_ms < CHECK_MS) return;
+  queue->checked_ms = now_ms;
+  queue_check(port, queue);
+}
+
 static void idle(struct vswitch_port* port, struct queue* queue) {
-  if (++queue->idle % IDLE_CHECK == 0) queue_check(port, queue);
+  if (++queue->idle % CHECK_CALLS == 0) look_after(port, queue);
 }
 
 uint32_t vswitch_tx_reserve(struct vswitch_port* port, uint32_t index, struct vswitch_frame* frames, uint32_t count) {
@@ -88,6 +99,7 @@ void vswitch_tx_commit(struct vswitch_port* port, uint32_t index, const struct v
     ring->answered = wake;
     eventfd_write(ring->kick_fd, 1);
   }
+  if (wake != 0 || ++queue->commits % CHECK_CALLS == 0) look_after(port, queue);
 }
 
 /* Shows frames of one RX ring; a descriptor outside the arena ends the burst (the switch writes none). */

@@ -57,6 +57,8 @@ struct queue {
   uint32_t peeked;         /* frames shown and not yet released: they keep the session in use */
   uint32_t reserved;       /* frames reserved and not yet committed */
   uint32_t idle;           /* calls that found nothing */
+  uint32_t commits;
+  uint64_t checked_ms;     /* when the control socket was last looked at */
 } __attribute__((aligned(64)));
 
 struct vswitch_port {
@@ -88,7 +90,8 @@ static inline struct session* queue_session(struct vswitch_port* port, struct qu
   return queue_session_slow(port, queue);
 }
 
-/* Idle calls between two looks at the control socket. */
-#define IDLE_CHECK 4096u
+/* The clock is read every CHECK_CALLS idle calls or commits, the control socket at most every CHECK_MS. */
+#define CHECK_CALLS 64u
+#define CHECK_MS 10u
 
 #endif
