@@ -58,7 +58,7 @@ struct queue {
   uint32_t reserved;       /* frames reserved and not yet committed */
   uint32_t idle;           /* calls that found nothing */
   uint32_t commits;
-  uint64_t checked_ms;     /* when the control socket was last looked at */
+  uint64_t checked_ms; /* when the control socket was last looked at */
 } __attribute__((aligned(64)));
 
 struct vswitch_port {

@@ -257,9 +257,12 @@ class Flow {
   /// Sends a few frames from `port`. @return how many; 0: the receiver has no room, or all is sent
   std::size_t send_some(tenant::Port& port, const Mac& dst, const Mac& src, std::uint32_t queue = 0) {
     std::array<tenant::Frame, 16> batch{};
-    const std::size_t wanted = std::min<std::uint64_t>({1 + random_() % batch.size(), count_ - sent_, room()});
+    const std::size_t most = std::min<std::uint64_t>({1 + random_() % batch.size(), count_ - sent_, room()});
+    std::size_t wanted = 0;
+    for (std::size_t bytes = 0; wanted < most && bytes < kBytesUnderWay; bytes += batch[wanted++].length) {
+      batch[wanted].length = length();
+    }
     if (wanted == 0) return 0;
-    for (auto& frame : batch) frame.length = length();
     const auto reserved = port.reserve(std::span(batch).first(wanted), queue);
     for (tenant::Frame& frame : reserved) {
       bytes_sent_ += frame.length;
@@ -307,10 +310,11 @@ class Flow {
   }
 
  private:
-  /// Frames that may be sent now: 48 and 64 KiB may be under way.
+  static constexpr std::uint64_t kBytesUnderWay = 32 << 10;  ///< and a batch more; far less than the smallest arena
+  /// Frames that may be sent now: 48 may be under way.
   [[nodiscard]] std::uint64_t room() const {
     const std::uint64_t under_way = sent_ - received_.load();
-    return under_way >= 48 || bytes_sent_ - bytes_received_.load() > 65536 ? 0 : 48 - under_way;
+    return under_way >= 48 || bytes_sent_ - bytes_received_.load() > kBytesUnderWay ? 0 : 48 - under_way;
   }
   std::uint32_t length() {
     const std::uint32_t span = longest_ - NumberedFrames::kShortest;

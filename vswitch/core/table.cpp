@@ -154,8 +154,9 @@ class TableBuilder::Build {
   }
 
   void form_groups() {
-    for (const auto& [id, ports] : members_) {
-      Domain& domain = table_->domains_[id];
+    for (const auto& member : members_) {
+      const std::vector<PortId>& ports = member.second;
+      Domain& domain = table_->domains_[member.first];
       const auto pick = [&](auto wanted) {
         std::vector<PortId> picked;
         std::copy_if(ports.begin(), ports.end(), std::back_inserter(picked),
