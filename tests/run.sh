@@ -100,7 +100,7 @@ part_tsan() {
   step "netns tests tsan" netns_tests tsan 6 test_ping test_stop test_reload test_ring test_hostile
 }
 part_fuzz() { need fuzz && step "fuzz" tests/fuzz/run.sh --seconds 20; }
-part_bench() { need dev && step "bench" tests/bench/run.sh --seconds 1 --runs 1; }
+part_bench() { need dev && step "bench" env VSWITCH_BUILD="$root/build/dev" tests/bench/run.sh --seconds 0.5 --runs 1; }
 part_tidy() { need dev && step "clang-tidy" run-clang-tidy-14 -quiet -p build/dev "$root/(vswitch|ports|netlink|config|examples)/"; }
 
 parts=("$@")

@@ -285,13 +285,17 @@ class Flow {
     }
     return true;
   }
-  /// Takes one frame of this flow. False: it is not the next one, or not as it was sent.
+  /// Receiver: takes one frame of this flow. False: it is not the next one, or not as it was sent.
   bool take(std::span<const std::byte> frame) {
-    const std::uint64_t next = received_.load(std::memory_order_relaxed);
-    const bool good = frames_.intact(frame) && NumberedFrames::number(frame) == next;
-    bytes_received_.fetch_add(frame.size());
-    received_.store(next + 1);
+    const bool good = frames_.intact(frame) && NumberedFrames::number(frame) == taken_;
+    taken_ = NumberedFrames::number(frame) + 1;
+    bytes_taken_ += frame.size();
     return good;
+  }
+  /// Receiver: what was taken has been released, so its room may be used again.
+  void released() {
+    bytes_received_.store(bytes_taken_);
+    received_.store(taken_);
   }
   [[nodiscard]] bool complete() const { return received_.load() >= count_; }
   [[nodiscard]] std::uint64_t received() const { return received_.load(); }
@@ -305,6 +309,7 @@ class Flow {
       const auto frames = port.peek(batch);
       for (const tenant::Frame& frame : frames) wrong += take(tenant::bytes(frame)) ? 0 : 1;
       port.release(frames.size());
+      released();
     }
     return wrong;
   }
@@ -328,6 +333,8 @@ class Flow {
   std::minstd_rand random_;
   std::uint64_t sent_ = 0;
   std::uint64_t bytes_sent_ = 0;
+  std::uint64_t taken_ = 0;
+  std::uint64_t bytes_taken_ = 0;
   std::atomic<std::uint64_t> received_{0};
   std::atomic<std::uint64_t> bytes_received_{0};
 };

@@ -58,6 +58,7 @@ TEST(RingTraffic, BothWaysAtOnce) {
       const auto got = port.peek(batch);
       for (const tenant::Frame& frame : got) wrong += in.take(tenant::bytes(frame)) ? 0 : 1;
       port.release(got.size());
+      in.released();
       if (sent + got.size() != 0) last = monotonic_now();
       if (monotonic_now() - last > 20 * kSecond) return std::uint64_t{1} << 32;
     }
@@ -116,6 +117,7 @@ TEST(RingTraffic, FlowsKeepOrderOverQueuesAndWorkers) {
         // In two portions: both belong to the ring that was shown.
         b.release(got.size() / 2, queue);
         b.release(got.size() - got.size() / 2, queue);
+        for (const std::uint8_t flow : seen[queue]) flows[flow]->released();
       }
     });
   }
