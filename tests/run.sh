@@ -86,7 +86,11 @@ part_docs() {
   fi
 }
 part_unit() { need dev && step "unit tests" unit_tests dev 300; }
-part_abi() { need dev && step "abi" python3 tests/abi/check_abi.py build/dev; }
+part_abi() {
+  need dev || return
+  step "abi" python3 tests/abi/check_abi.py build/dev
+  step "install" python3 tests/abi/check_install.py build/dev
+}
 part_netns() { need dev && step "netns tests" netns_tests dev 1; }
 part_kernel() { need dev && step "kernel differential" python3 tests/kernel/macvlan_differential.py; }
 part_asan() {

@@ -63,7 +63,7 @@ void RingPort::start() {
     for (std::size_t w = 0; w < context_.workers; ++w) {
       queues_.push_back(std::make_unique<RingQueue>(w, spec_.vlan, counters_[w]));
     }
-    listener_watch_ = context_.reactor.watch(listener_.get(), [this] { on_connect(); });
+    listen_now();
   } catch (...) {
     stop();
     throw;
@@ -91,13 +91,26 @@ PortStatus RingPort::status() const {
 
 void RingPort::on_connect() {
   Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!socket.valid()) return;
+  if (!socket.valid()) {
+    if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) listen_later();
+    return;
+  }
   if (callers_.size() >= kMaxCallers) return;  // closes it: somebody knocks without ever saying hello
   const int fd = socket.get();
   Caller& caller = callers_[fd];
   caller.socket = std::move(socket);
   caller.watch = context_.reactor.watch(fd, [this, fd] { on_hello(fd); });
   caller.deadline = context_.reactor.after(kHelloDeadline, [this, fd] { end_call(fd); });
+}
+
+/// Out of descriptors or memory: the caller waits in the backlog, and the control thread must not spin on it.
+void RingPort::listen_later() {
+  context_.reactor.cancel(listener_watch_);
+  listener_watch_ = context_.reactor.after(kSecond, [this] { listen_now(); });
+}
+
+void RingPort::listen_now() {
+  listener_watch_ = context_.reactor.watch(listener_.get(), [this] { on_connect(); });
 }
 
 void RingPort::end_call(int fd) noexcept {

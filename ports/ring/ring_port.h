@@ -38,6 +38,8 @@ class RingPort final : public Port {
   };
 
   void on_connect();
+  void listen_later();
+  void listen_now();
   void on_hello(int fd);
   void end_call(int fd) noexcept;
   void on_client() noexcept;
@@ -54,7 +56,7 @@ class RingPort final : public Port {
   std::vector<std::unique_ptr<RingQueue>> queues_;
   std::size_t first_worker_ = 0;
   Fd listener_;
-  Reactor::Handle listener_watch_ = 0;
+  Reactor::Handle listener_watch_ = 0;  ///< or the timer after which it is watched again
   std::map<int, Caller> callers_;
   std::unique_ptr<Attachment> attachment_;
   Fd client_;

@@ -4,6 +4,7 @@
 #include <grp.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -179,6 +180,42 @@ TEST(RingAttach, SilentCallersAreFewAndHungUpOn) {
   EXPECT_TRUE(eventually([&] { return attach_error(net.socket(0)) == 0; })) << "there is room again";
   for (const Fd& fd : silent) EXPECT_TRUE(hung_up(fd, 20'000));
   EXPECT_GT(monotonic_now() - start, 4 * kSecond) << "not before their time";
+}
+
+TEST(RingAttach, OutOfDescriptorsTheCallerWaitsAndNobodySpins) {
+  std::array<int, 2> go{};
+  ASSERT_EQ(::pipe(go.data()), 0);
+  const TempFolder folder;
+  const std::string path = folder.path() + "/a.sock";
+  const pid_t tenant = ::fork();
+  if (tenant == 0) {
+    char byte;
+    if (::read(go[0], &byte, 1) != 1) ::_exit(2);
+    ::_exit(attach_error(path, {.timeout = 10s}));
+  }
+  RingSwitch net(1, [&](std::size_t, PortSpec& spec) { spec.attach = attach_at(path); });
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit tight{256, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &tight), 0);
+  std::vector<Fd> taken;
+  for (int fd = ::dup(go[0]); fd >= 0; fd = ::dup(go[0])) taken.emplace_back(fd);
+  const auto cpu_time = [] {
+    timespec used{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return static_cast<Nanoseconds>(used.tv_sec) * kSecond + static_cast<Nanoseconds>(used.tv_nsec);
+  };
+  const Nanoseconds start = cpu_time();
+  ASSERT_EQ(::write(go[1], "g", 1), 1);
+  std::this_thread::sleep_for(600ms);
+  EXPECT_LT(cpu_time() - start, 200 * kMillisecond);
+  taken.clear();
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  int status = 0;
+  ASSERT_EQ(::waitpid(tenant, &status, 0), tenant);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  ::close(go[0]);
+  ::close(go[1]);
 }
 
 TEST(RingAttach, TheSwitchThatDoesNotAnswerTimesOut) {
