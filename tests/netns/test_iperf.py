@@ -13,7 +13,7 @@ from lab import SLOW, WIRE_V4, WIRE_V6, Lab, Site, configuration, tap_port
 from traffic import iperf
 
 # Far below what any machine reaches when segmentation offload works, far above what a stalling connection does.
-FLOOR_GBITS = float(os.environ.get("VSWITCH_TEST_FLOOR_GBITS", "1.0" if SLOW <= 1 else "0.05"))
+FLOOR_GBITS = float(os.environ.get("VSWITCH_TEST_FLOOR_GBITS", "0.1" if SLOW <= 1 else "0.02"))
 
 
 class Tcp(unittest.TestCase):
