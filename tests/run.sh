@@ -11,9 +11,9 @@
 #   asan    the unit tests and a part of the netns tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan    the unit tests and a part of the netns tests under ThreadSanitizer
 #   fuzz    each fuzzer for 15 seconds
-#   bench   every benchmark for a moment: that they run, not what they show
+#   bench   every benchmark for a moment: that they run, not what they show (wants a quiet machine: only when asked for)
 #   tidy    clang-tidy (slow: only when asked for)
-# Without PART: all but tidy. VSWITCH_JOBS sets how many compilers run at once (the number of CPUs).
+# Without PART: all but bench and tidy. VSWITCH_JOBS sets how many compilers run at once (the number of CPUs).
 set -uo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -108,7 +108,7 @@ part_bench() { need dev && step "bench" env VSWITCH_BUILD="$root/build/dev" test
 part_tidy() { need dev && step "clang-tidy" run-clang-tidy-14 -quiet -p build/dev "$root/(vswitch|ports|netlink|config|examples)/"; }
 
 parts=("$@")
-[ $# -gt 0 ] || parts=(docs unit abi netns kernel asan tsan fuzz bench)
+[ $# -gt 0 ] || parts=(docs unit abi netns kernel asan tsan fuzz)
 for part in "${parts[@]}"; do
   if ! declare -F "part_$part" >/dev/null; then
     usage
