@@ -16,9 +16,9 @@
 namespace vswitch::bench {
 namespace {
 
-constexpr Nanoseconds kTick = 100 * kMicrosecond;   // a paced flow sleeps that long between its bursts
-constexpr Nanoseconds kDrain = kSecond;  // a busy machine may keep the switch off its CPU for long
-constexpr std::size_t kBurstsPerClock = 64;         // reading the clock each turn would cost
+constexpr Nanoseconds kTick = 100 * kMicrosecond;  // a paced flow sleeps that long between its bursts
+constexpr Nanoseconds kDrain = kSecond;            // a busy machine may keep the switch off its CPU for long
+constexpr std::size_t kBurstsPerClock = 64;        // reading the clock each turn would cost
 constexpr int kPatienceMs = 5000;
 
 struct Settings {
