@@ -125,7 +125,7 @@ class TableBuilder::Build {
     return place->second;
   }
 
-  /// At most a quarter full: a miss, which is what every frame for the wire is, ends after 1.2 probes on average.
+  /// At most a quarter full: a miss, which is what every frame for the wire is, takes 1.4 probes on average.
   void index_macs() {
     const std::size_t size = std::bit_ceil(std::max<std::size_t>(keys_.size() * 4, 2));
     table_->slots_.assign(size, {});
