@@ -7,8 +7,8 @@ add_library(vswitch_flags INTERFACE)
 target_include_directories(vswitch_flags INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_options(vswitch_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  # A false alarm of g++ 12 about std::string at -O3: https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105651
-  target_compile_options(vswitch_flags INTERFACE $<$<CONFIG:Release>:-Wno-restrict>)
+  # False alarms of g++ 12 about std::string at -O3: https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105651 and id=105562
+  target_compile_options(vswitch_flags INTERFACE $<$<CONFIG:Release>:-Wno-restrict> $<$<CONFIG:Release>:-Wno-maybe-uninitialized>)
 endif()
 if(VSWITCH_WERROR)
   target_compile_options(vswitch_flags INTERFACE -Werror)

@@ -25,6 +25,6 @@ if [ -z "${VSWITCH_BUILD:-}" ]; then
   export VSWITCH_BUILD=$root/build/release
   [ -f "$VSWITCH_BUILD/build.ninja" ] || cmake --preset release >&2
   cmake --build --preset release -j "${VSWITCH_JOBS:-$(nproc)}" --target \
-    vswitchd vswitchctl ring_flow ring_hop ring_bare ring_hostile >&2
+    vswitchd vswitchctl ring_flow ring_hop ring_bare ring_hostile tap_copier >&2
 fi
 exec python3 -B tests/bench/main.py "$@"

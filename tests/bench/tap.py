@@ -1,8 +1,10 @@
-"""TCP between kernel netdevs: through the switch, beside kernel macvlan and a Linux bridge with veth.
+"""TCP between kernel netdevs: through the switch, beside kernel macvlan, a Linux bridge with veth, and a bare copier.
 
     red  [eth0] 198.18.0.11 --+
                               +-- vswitchd | macvlan | bridge -- host ------- [w0] 198.18.0.254 wire
     blue [eth0] 198.18.0.12 --+
+
+The copier (tap_copier.cpp) has the same two TAP netdevs and no switch between them: what TAP itself costs.
 """
 
 import itertools
@@ -10,37 +12,48 @@ import json
 import subprocess
 from contextlib import ExitStack
 
-from lab import WIRE_V4, WIRE_V6, Lab, Site, tap_port, wait_until
+from lab import WIRE_V4, WIRE_V6, Lab, Site, cpu_seconds, tap_port, wait_until
 from report import BenchError, Samples
-from rings import configuration
+from rings import Program, configuration
 
 TENANTS = {"red": ("02:00:00:00:00:11", "198.18.0.11", "fd00::11"),
            "blue": ("02:00:00:00:00:12", "198.18.0.12", "fd00::12")}
 STREAMS = (1, 4)
 PATIENCE_SECONDS = 30
-# iperf3's client runs on CPU 0, its server on CPU 1; the worker of the switch is wherever the scheduler puts it, as for a
-# user without `cpus`.
-CLIENT_CPU, SERVER_CPU = "0", "1"
+# iperf3's client runs on CPU 0, its server on CPU 1, and so does what has a process of its own between them: the switch's
+# worker, the copier. macvlan and the bridge work in the context of the sender.
+CLIENT_CPU, SERVER_CPU = 0, 1
 
 
 def tap_tcp(options):
     samples = Samples("tap_tcp")
     with ExitStack() as stack:
-        ways = {"vswitch": _Vswitch(stack), "macvlan": _Macvlan(stack), "bridge-veth": _Bridge(stack)}
+        ways = {"vswitch": _Vswitch(stack), "macvlan": _Macvlan(stack), "bridge-veth": _Bridge(stack),
+                "copier": _Copier(stack)}
         for _ in range(options.runs):
             for streams, reverse, version in itertools.product(STREAMS, (False, True), (4, 6)):
                 suffix = f"{streams}{'-reverse' if reverse else ''}{'-v6' if version == 6 else ''}"
                 for name, way in ways.items():
-                    between, wire = way.peers(version)
-                    tap_tap, tap_wire = way.names(name)
-                    samples.add(f"{tap_tap}-{suffix}", "Gbit/s",
-                                _iperf(way, way.site["blue"], between, options, streams, reverse))
-                    samples.add(f"{tap_wire}-{suffix}", "Gbit/s",
-                                _iperf(way, way.site.wire, wire, options, streams, reverse))
+                    _measure(samples, name, suffix, way, options, streams, reverse, version)
     samples.emit()
     for streams in STREAMS:
-        samples.ratio(f"ratio-macvlan-{streams}", f"vswitch-tap-tap-{streams}", f"macvlan-{streams}")
-        samples.ratio(f"ratio-bridge-{streams}", f"vswitch-tap-tap-{streams}", f"bridge-veth-{streams}")
+        for peer in ("macvlan", "bridge-veth", "copier"):
+            samples.ratio(f"ratio-{peer}-{streams}", f"vswitch-tap-tap-{streams}", f"{peer}-{streams}")
+        samples.ratio(f"ratio-copier-cpu-{streams}", f"vswitch-tap-tap-{streams}-cpu", f"copier-{streams}-cpu")
+
+
+def _measure(samples, name, suffix, way, options, streams, reverse, version):
+    """Tenant to tenant, and where there is a wire tenant to wire; CPU time of the process between them, if there is one."""
+    between, wire = way.peers(version)
+    tap_tap, tap_wire = way.names(name)
+    before = way.cpu_seconds()
+    rate = _iperf(way, way.site["blue"], between, options, streams, reverse)
+    samples.add(f"{tap_tap}-{suffix}", "Gbit/s", rate)
+    if before is not None:
+        gigabytes = rate * max(1, round(options.seconds)) / 8
+        samples.add(f"{tap_tap}-{suffix}-cpu", "s/GB", (way.cpu_seconds() - before) / gigabytes)
+    if tap_wire is not None:
+        samples.add(f"{tap_wire}-{suffix}", "Gbit/s", _iperf(way, way.site.wire, wire, options, streams, reverse))
 
 
 class _Way:
@@ -55,8 +68,12 @@ class _Way:
         return (TENANTS["blue"][1], WIRE_V4) if version == 4 else (TENANTS["blue"][2], WIRE_V6)
 
     def names(self, name):
-        """What the cases tenant to tenant and tenant to wire are called."""
+        """What the cases tenant to tenant and tenant to wire are called; None: there is no such case."""
         return name, f"{name}-wire"
+
+    def cpu_seconds(self):
+        """CPU time so far of the process between the tenants; None: there is none."""
+        return None
 
     def address(self, name):
         netns, (_, v4, v6) = self.site[name], TENANTS[name]
@@ -68,10 +85,29 @@ class _Vswitch(_Way):
     def __init__(self, stack):
         super().__init__(stack)
         ports = {f"{name}/p": tap_port(self.site[name], *identity) for name, identity in TENANTS.items()}
-        self.lab.daemon(self.site.host, configuration(ports, cpus=()))
+        self.daemon = self.lab.daemon(self.site.host, configuration(ports, cpus=(SERVER_CPU,)))
 
     def names(self, name):
         return f"{name}-tap-tap", f"{name}-tap-wire"
+
+    def cpu_seconds(self):
+        return cpu_seconds(self.daemon.pid)
+
+
+class _Copier(_Way):
+    def __init__(self, stack):
+        super().__init__(stack)
+        self.program = Program(self.lab, "tap_copier", "--left", self.site["red"].path, "--right",
+                               self.site["blue"].path, "--cpu", SERVER_CPU).wait_ready()
+        for name, (mac, _, _) in TENANTS.items():
+            self.site[name].ip("link", "set", "eth0", "address", mac)
+            self.address(name)
+
+    def names(self, name):
+        return name, None
+
+    def cpu_seconds(self):
+        return cpu_seconds(self.program.process.pid)
 
 
 class _Macvlan(_Way):

@@ -45,6 +45,12 @@ def run(*command, check=True, timeout=60, **kwargs):
     return done
 
 
+def cpu_seconds(pid):
+    """CPU time of all threads of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def wait_until(condition, what, timeout=10.0, interval=0.02):
     """Polls until `condition()` is true; its value is returned."""
     deadline = time.monotonic() + timeout * SLOW
@@ -185,9 +191,7 @@ class Vswitchd:
         return self.stop(signal.SIGKILL)
 
     def cpu_seconds(self):
-        """CPU time of all its threads so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid)
 
     def close(self):
         """At the end of a test: a daemon that still runs must stop cleanly, and no sanitizer may have spoken."""
