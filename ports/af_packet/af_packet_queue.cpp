@@ -8,8 +8,8 @@
 #include <cstring>
 #include <utility>
 
+#include "vswitch/core/intake.h"
 #include "vswitch/core/port_context.h"
-#include "vswitch/net/offload_check.h"
 
 namespace vswitch::af_packet {
 namespace {
@@ -55,8 +55,8 @@ std::size_t AfPacketQueue::receive(Burst& out) noexcept {
     ++taken;
     if (!whole) {
       ring_.count_lost();
-    } else if (!lend(*slot, arrived, out)) {
-      counters().drop(Drop::bad_offload);
+    } else {
+      lend(*slot, arrived, out);
     }
   }
   return taken;
@@ -87,10 +87,10 @@ bool AfPacketQueue::fetch_long(std::uint32_t length, Arrived& arrived) noexcept 
   return true;
 }
 
-bool AfPacketQueue::lend(const tpacket2_hdr& slot, Arrived& arrived, Burst& out) noexcept {
+void AfPacketQueue::lend(const tpacket2_hdr& slot, Arrived& arrived, Burst& out) noexcept {
   Frame& frame = out.next();
   frame.vlan = 0;
-  frame.offload = to_offload(arrived.header);
+  Offload claimed = to_offload(arrived.header);
   if ((slot.tp_status & TP_STATUS_VLAN_VALID) != 0) {
     const bool known_type = (slot.tp_status & TP_STATUS_VLAN_TPID_VALID) != 0;
     if (!known_type || slot.tp_vlan_tpid == ETH_P_8021Q) {
@@ -101,19 +101,14 @@ bool AfPacketQueue::lend(const tpacket2_hdr& slot, Arrived& arrived, Burst& out)
       arrived.length += static_cast<std::uint32_t>(kVlanTagBytes);
       const auto tag = tag_bytes(slot.tp_vlan_tpid, slot.tp_vlan_tci);
       std::memcpy(arrived.data + kAddressBytes, tag.data(), tag.size());
-      if (frame.offload.needs_checksum()) frame.offload.csum_start += static_cast<std::uint16_t>(kVlanTagBytes);
+      if (claimed.needs_checksum()) claimed.csum_start += static_cast<std::uint16_t>(kVlanTagBytes);
     }
   }
   frame.data = arrived.data;
   frame.length = arrived.length;
   frame.header_bytes = static_cast<std::uint16_t>(std::min<std::size_t>(arrived.length, kHeaderBytes));
   std::memcpy(frame.header, frame.data, frame.header_bytes);
-  if (!frame.offload.is_plain() && !offload_is_valid(frame.offload, {frame.header, frame.header_bytes}, frame.length)) {
-    return false;
-  }
-  frame.offload = sanitize(frame.offload, {frame.header, frame.header_bytes}, frame.length, OffloadOrigin::kernel);
-  out.add();
-  return true;
+  if (take_offload(frame, claimed, OffloadOrigin::kernel, counters())) out.add();
 }
 
 void AfPacketQueue::release(Burst& /*lent*/) noexcept {

@@ -51,7 +51,7 @@ class AfPacketQueue final : public Queue {
 
   [[nodiscard]] bool fetch(tpacket2_hdr& slot, Arrived& arrived) noexcept;
   [[nodiscard]] bool fetch_long(std::uint32_t length, Arrived& arrived) noexcept;
-  [[nodiscard]] bool lend(const tpacket2_hdr& slot, Arrived& arrived, Burst& out) noexcept;
+  void lend(const tpacket2_hdr& slot, Arrived& arrived, Burst& out) noexcept;
   void compose(const Frame& frame, std::size_t i) noexcept;
   [[nodiscard]] std::size_t send(std::size_t count) noexcept;
   [[nodiscard]] Failure judge(int error, bool retried) noexcept;

@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "vswitch/base/error.h"
-#include "vswitch/net/offload_check.h"
+#include "vswitch/core/intake.h"
 
 namespace vswitch {
 
@@ -42,13 +42,7 @@ std::size_t LoopQueue::receive(Burst& out) noexcept {
     frame.header_bytes = static_cast<std::uint16_t>(std::min(from.bytes.size(), kHeaderBytes));
     std::memcpy(frame.header, frame.data, frame.header_bytes);
     frame.vlan = from.vlan;
-    frame.offload = from.offload;
-    if (!frame.offload.is_plain() &&
-        !offload_is_valid(frame.offload, {frame.header, frame.header_bytes}, frame.length)) {
-      counters().drop(Drop::bad_offload);
-      continue;
-    }
-    frame.offload = sanitize(frame.offload, {frame.header, frame.header_bytes}, frame.length, OffloadOrigin::kernel);
+    if (!take_offload(frame, from.offload, OffloadOrigin::kernel, counters())) continue;
     out.add();
     ++held_;
   }

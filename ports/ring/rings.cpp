@@ -6,8 +6,8 @@
 #include <bit>
 #include <cstring>
 
+#include "vswitch/core/intake.h"
 #include "vswitch/core/vlan.h"
-#include "vswitch/net/offload_check.h"
 
 namespace vswitch {
 namespace {
@@ -137,15 +137,7 @@ std::size_t TxRing::receive(Burst& out, std::uint16_t vlan, PortCounters& counte
 
 /// What a frame with offload metadata, or from an access port, goes through. @return false: refused
 bool TxRing::admit(Frame& frame, std::uint64_t meta, std::uint16_t vlan, PortCounters& counters) noexcept {
-  if (meta != 0) {
-    const auto claimed = std::bit_cast<Offload>(meta);
-    const std::span<std::byte> header(frame.header, frame.header_bytes);
-    if (!offload_is_valid(claimed, header, frame.length)) {
-      counters.drop(Drop::bad_offload);
-      return false;
-    }
-    frame.offload = sanitize(claimed, header, frame.length, OffloadOrigin::tenant);
-  }
+  if (meta != 0 && !take_offload(frame, std::bit_cast<Offload>(meta), OffloadOrigin::tenant, counters)) return false;
   if (vlan != 0) enter_access_vlan(frame, vlan);
   return true;
 }

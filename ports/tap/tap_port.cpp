@@ -55,7 +55,7 @@ void TapPort::configure() {
   const std::optional<Link> made = rtnetlink_->find_link(attach_.name);
   if (!made) throw Error(ENODEV, "look up", attach_.name, "the tenant removed it at once");
   link_ = *made;
-  // Frames of more segments would be refused as bad_offload; a path with a small MSS asks for hundreds.
+  // Frames of more segments would be refused as bad_gso_segments; a path with a small MSS asks for hundreds.
   rtnetlink_->limit_gso_segments(link_, kMaxSegments);
   rtnetlink_->change_link(link_, {.mac = spec_.mac, .mtu = spec_.mtu, .name = {}, .up = true});
   for (const IpPrefix& address : spec_.ips) rtnetlink_->add_address(link_, address);

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "ports/tap/vnet_header.h"
+#include "vswitch/core/intake.h"
 #include "vswitch/core/vlan.h"
 #include "vswitch/net/offload_check.h"
 #include "vswitch/net/wire.h"
@@ -34,12 +35,7 @@ bool TapQueue::lend(std::span<std::byte> raw, Frame& frame) noexcept {
   std::memcpy(frame.header, frame.data, frame.header_bytes);
   frame.vlan = 0;
   // The kernel wrote the header, but a tenant can make it write nearly anything (PACKET_VNET_HDR).
-  const std::span header(frame.header, frame.header_bytes);
-  if (!offload_is_valid(claimed, header, frame.length)) {
-    counters().drop(Drop::bad_offload);
-    return false;
-  }
-  frame.offload = sanitize(claimed, header, frame.length, OffloadOrigin::tenant);
+  if (!take_offload(frame, claimed, OffloadOrigin::tenant, counters())) return false;
   if (vlan_ != 0) enter_access_vlan(frame, vlan_);
   return true;
 }

@@ -22,7 +22,7 @@ def neighbour(options):
         rings.start({**ring_ports(rings.folder, 2, **DEEP), **ring_ports(rings.folder, 2, first=HOSTILE_PORT)})
         for _ in range(options.runs):
             for how, reasons in (("spoof", {"spoofed_mac"}), ("unread", {"dest_full"}),
-                                 ("garbage", {"ring_corrupt", "bad_descriptor", "malformed", "bad_offload"})):
+                                 ("garbage", {"ring_corrupt", "bad_descriptor", "malformed"})):
                 before = _neighbour(rings, options)
                 during, rate = _beside(rings, options, how, reasons)
                 samples.add(f"before-{how}", "Mpps", before)

@@ -92,17 +92,27 @@ TEST_F(HostileRing, ImpossibleDescriptorsAreRefusedOneByOne) {
 TEST_F(HostileRing, ContradictoryOffloadsAreRefused) {
   RawTenant mallory(net_.socket(0));
   tenant::Port b(net_.socket(1));
-  const std::vector<vswitch_offload> cases = {
-      {1, 0, 0, 99, 0},     {1, 0, 0, 0, 0},      {1, 0, 0, 0xffff, 0xffff}, {1, 1, 1, 34, 16},
-      {0, 0x7f, 100, 0, 0}, {1, 4, 1400, 34, 16}, {1, 3, 1400, 34, 6},       {0xff, 0xff, 0xffff, 0xffff, 0xffff},
+  struct Lie {
+    vswitch_offload offload;
+    Drop reason;
   };
-  for (const vswitch_offload& offload : cases) {
-    const std::uint64_t before = net_.drops(0, Drop::bad_offload);
+  const std::vector<Lie> cases = {
+      {{1, 0, 0, 99, 0}, Drop::bad_checksum_range},
+      {{1, 0, 0, 0, 0}, Drop::bad_checksum_range},
+      {{1, 0, 0, 0xffff, 0xffff}, Drop::bad_checksum_range},
+      {{1, 1, 1, 34, 16}, Drop::bad_gso_type},
+      {{0, 0x7f, 100, 0, 0}, Drop::bad_gso_type},
+      {{1, 4, 1400, 34, 16}, Drop::bad_gso_type},
+      {{1, 3, 1400, 34, 6}, Drop::bad_gso_type},
+      {{0xff, 0xff, 0xffff, 0xffff, 0xffff}, Drop::bad_gso_type},
+  };
+  for (const auto& [offload, reason] : cases) {
+    const std::uint64_t before = net_.drops(0, reason);
     const std::uint32_t at = mallory.switch_tail();
     describe(mallory, at, 0, kFrameBytes, offload);
     mallory.publish(at + 1);
     ASSERT_TRUE(eventually([&] { return mallory.switch_tail() == at + 1; }));
-    EXPECT_EQ(net_.drops(0, Drop::bad_offload), before + 1) << int{offload.flags} << " " << int{offload.gso_type};
+    EXPECT_EQ(net_.drops(0, reason), before + 1) << int{offload.flags} << " " << int{offload.gso_type};
   }
   expect_usable(mallory, b);
 }

@@ -20,11 +20,12 @@ constexpr std::size_t kPrivate = 128;
 
 /// Judged as a port does it: the private copy is exactly as long as it may be, so that a sanitizer sees a byte too
 /// much.
-bool valid(const BuiltFrame& frame) {
+OffloadFault fault(const BuiltFrame& frame) {
   const auto end = frame.bytes.begin() + static_cast<std::ptrdiff_t>(std::min(frame.bytes.size(), kPrivate));
   const Bytes header(frame.bytes.begin(), end);
-  return offload_is_valid(frame.offload, header, static_cast<std::uint32_t>(frame.bytes.size()));
+  return check_offload(frame.offload, header, static_cast<std::uint32_t>(frame.bytes.size()));
 }
+bool valid(const BuiltFrame& frame) { return fault(frame) == OffloadFault::none; }
 Offload clean(BuiltFrame& frame, OffloadOrigin origin = OffloadOrigin::tenant) {
   return sanitize(frame.offload, std::span(frame.bytes).first(std::min(frame.bytes.size(), kPrivate)),
                   static_cast<std::uint32_t>(frame.bytes.size()), origin);
@@ -79,7 +80,7 @@ TEST(OffloadCheck, FieldsWithoutAFlagAreNotRead) {
 TEST(OffloadCheck, ChecksumFieldBeyondTheFrame) {
   BuiltFrame frame = plain();
   frame.offload.csum_start = 9000;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::checksum_range);
   // A tunnel's inner checksum may lie deep, but not a byte too deep.
   frame = build({.tcp = false, .payload = 300, .gso_size = 0});
   const auto length = static_cast<std::uint16_t>(frame.bytes.size());
@@ -87,16 +88,16 @@ TEST(OffloadCheck, ChecksumFieldBeyondTheFrame) {
   frame.offload.csum_offset = 6;
   EXPECT_TRUE(valid(frame));
   frame.offload.csum_offset = 7;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::checksum_range);
 }
 
 TEST(OffloadCheck, SumOfOffsetsDoesNotWrapAround) {
   BuiltFrame frame = plain();
   frame.offload.csum_offset = static_cast<std::uint16_t>(0x1'0000 - 2);  // start + offset + 2 is start again in 16 bits
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::checksum_range);
   frame.offload.csum_start = 0xffff;
   frame.offload.csum_offset = 0xffff;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::checksum_range);
 }
 
 TEST(OffloadCheck, ChecksumStartsBehindL2) {
@@ -104,7 +105,7 @@ TEST(OffloadCheck, ChecksumStartsBehindL2) {
   test::put(frame.bytes, {0});
   test::set16(frame.bytes, 16, 0x9999);  // no IP: only the L2 rule is left
   frame.offload.csum_start = 17;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::checksum_range);
   frame.offload.csum_start = 18;
   EXPECT_TRUE(valid(frame));
 }
@@ -114,23 +115,23 @@ TEST(OffloadCheck, ChecksumMayNotRewriteTheIpHeader) {
     BuiltFrame frame = plain(ipv6);
     frame.offload.csum_start = static_cast<std::uint16_t>(frame.l3);
     frame.offload.csum_offset = ipv6 ? 8 : 12;  // the source address
-    EXPECT_FALSE(valid(frame));
+    EXPECT_EQ(fault(frame), OffloadFault::checksum_range);
     frame.offload.csum_start = static_cast<std::uint16_t>(frame.l4 - 1);
-    EXPECT_FALSE(valid(frame));
+    EXPECT_EQ(fault(frame), OffloadFault::checksum_range);
   }
   BuiltFrame frame = build({.ipv6 = true, .extensions = {0, 60}, .payload = 300, .gso_size = 0});
   EXPECT_TRUE(valid(frame));
   frame.offload.csum_start = static_cast<std::uint16_t>(frame.l4 - 8);
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::checksum_range);
 }
 
 TEST(OffloadCheck, ChecksumFieldIsWhereTheProtocolHasIt) {
   BuiltFrame frame = plain();
   frame.offload.csum_offset = 14;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::checksum_place);
   frame = build({.tcp = false, .payload = 300, .gso_size = 0});
   frame.offload.csum_offset = 4;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::checksum_place);
 }
 
 TEST(OffloadCheck, ChecksumMayNotRewriteNeighbourDiscovery) {
@@ -139,46 +140,46 @@ TEST(OffloadCheck, ChecksumMayNotRewriteNeighbourDiscovery) {
   frame.offload.csum_offset = 2;
   EXPECT_TRUE(valid(frame));
   frame.offload.csum_offset = 8;  // the target address
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::checksum_place);
   frame.offload.csum_start = static_cast<std::uint16_t>(frame.l4 + 6);
   frame.offload.csum_offset = 2;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::checksum_place);
 }
 
 TEST(OffloadCheck, ArpHasNoChecksum) {
   BuiltFrame frame = plain();
   test::set16(frame.bytes, 12, 0x0806);
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::checksum_place);
 }
 
 TEST(OffloadCheck, IpFragmentsHaveNoChecksumAndNoGso) {
   for (const std::size_t fragment : {0x2000U, 0x0001U, 0x3fffU}) {
     BuiltFrame frame = plain();
     test::set16(frame.bytes, frame.l3 + 6, fragment);
-    EXPECT_FALSE(valid(frame)) << fragment;
+    EXPECT_EQ(fault(frame), OffloadFault::checksum_place) << fragment;
     frame = tcp4();
     frame.offload.flags = 0;
     test::set16(frame.bytes, frame.l3 + 6, fragment);
-    EXPECT_FALSE(valid(frame)) << fragment;
+    EXPECT_EQ(fault(frame), OffloadFault::gso_type) << fragment;
   }
-  EXPECT_FALSE(valid(tcp6({44})));
-  EXPECT_FALSE(valid(tcp6({60, 44})));
+  EXPECT_EQ(fault(tcp6({44})), OffloadFault::gso_type);
+  EXPECT_EQ(fault(tcp6({60, 44})), OffloadFault::gso_type);
 }
 
 TEST(OffloadCheck, GsoChecksumStartsAtTheTransportHeader) {
   for (BuiltFrame frame : {tcp4(), tcp6(), udp(), udp(true)}) {
     frame.offload.csum_start = static_cast<std::uint16_t>(frame.offload.csum_start + 2);
-    EXPECT_FALSE(valid(frame));
+    EXPECT_EQ(fault(frame), OffloadFault::gso_checksum);
   }
 }
 
 TEST(OffloadCheck, GsoChecksumFieldIsTheProtocols) {
   BuiltFrame frame = tcp4();
   frame.offload.csum_offset = 6;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::gso_checksum);
   frame = udp();
   frame.offload.csum_offset = 16;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::gso_checksum);
 }
 
 TEST(OffloadCheck, InlineTagsMoveTheOffsets) {
@@ -186,28 +187,28 @@ TEST(OffloadCheck, InlineTagsMoveTheOffsets) {
   EXPECT_EQ(frame.offload.csum_start, 38);
   EXPECT_TRUE(valid(frame));
   frame.offload.csum_start = 34;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::gso_checksum);
   EXPECT_TRUE(valid(build({.tags = {100, 7}})));
-  EXPECT_FALSE(valid(build({.tags = {100, 7, 8}})));
+  EXPECT_EQ(fault(build({.tags = {100, 7, 8}})), OffloadFault::gso_type);
 }
 
 TEST(OffloadCheck, GsoTypeMatchesTheIpVersion) {
   BuiltFrame frame = tcp4();
   frame.offload.gso_type = Offload::kGsoTcp6;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::gso_type);
   frame = tcp6();
   frame.offload.gso_type = Offload::kGsoTcp4;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::gso_type);
 }
 
 TEST(OffloadCheck, GsoTypeMatchesTheProtocol) {
   for (BuiltFrame frame : {tcp4(), tcp6()}) {
     frame.offload.gso_type = Offload::kGsoUdpL4;
-    EXPECT_FALSE(valid(frame));
+    EXPECT_EQ(fault(frame), OffloadFault::gso_type);
   }
   BuiltFrame frame = udp();
   frame.offload.gso_type = Offload::kGsoTcp4;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::gso_type);
 }
 
 TEST(OffloadCheck, UnknownGsoTypesAndUfo) {
@@ -220,29 +221,29 @@ TEST(OffloadCheck, UnknownGsoTypesAndUfo) {
   // ECN alone is no type.
   BuiltFrame frame = tcp4();
   frame.offload.gso_type = Offload::kGsoEcn;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::gso_type);
   frame = udp();
   frame.offload.gso_type = 3;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::gso_type);
 }
 
 TEST(OffloadCheck, HeaderLengthsThatLie) {
   BuiltFrame frame = tcp4();
   frame.bytes[frame.l3] = std::byte{0x44};  // ihl
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::headers);
   frame.bytes[frame.l3] = std::byte{0x65};  // version
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::headers);
   for (const unsigned offset : {0U, 1U, 4U}) {
     frame = tcp4();
     frame.bytes[frame.l4 + 12] = static_cast<std::byte>(offset << 4);  // doff
-    EXPECT_FALSE(valid(frame)) << offset;
+    EXPECT_EQ(fault(frame), OffloadFault::headers) << offset;
   }
   frame = build({.payload = 10, .gso_size = 5});
   frame.bytes[frame.l3] = std::byte{0x4f};
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::headers);
   frame = build({.tcp_options = 0, .payload = 10, .gso_size = 5});
   frame.bytes[frame.l4 + 12] = std::byte{0xf0};
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::headers);
 }
 
 TEST(OffloadCheck, HeadersLongerThanThePrivateCopy) {
@@ -251,14 +252,14 @@ TEST(OffloadCheck, HeadersLongerThanThePrivateCopy) {
   EXPECT_TRUE(valid(frame));
   frame = build({.ipv6 = true, .extensions = {0, 60, 60}, .tcp_options = 40});
   EXPECT_GT(frame.header_length, kPrivate);
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::headers);
 }
 
 TEST(OffloadCheck, Ipv6ExtensionHeadersAreBounded) {
   EXPECT_TRUE(valid(build({.ipv6 = true, .tcp = false, .extensions = {0, 60, 60, 60, 60, 60}})));
   BuiltFrame frame = tcp6({60});
   frame.bytes[frame.l3 + 41] = std::byte{255};  // its length: 2 KiB
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::headers);
   // An endless chain of the smallest headers, all inside the span that is given.
   const BuiltFrame endless = build({.ipv6 = true, .extensions = std::vector<unsigned>(9, 60)});
   EXPECT_FALSE(offload_is_valid(endless.offload, endless.bytes, static_cast<std::uint32_t>(endless.bytes.size())));
@@ -271,13 +272,13 @@ TEST(OffloadCheck, ChecksumBehindAChainThatIsTooLong) {
       build({.ipv6 = true, .tcp = false, .extensions = std::vector<unsigned>(12, 60), .payload = 64, .gso_size = 0});
   EXPECT_TRUE(valid(frame));
   frame.offload.csum_start = kPrivate - 1;  // inside what is judged
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::checksum_range);
 }
 
 TEST(OffloadCheck, GsoSizeZero) {
   for (BuiltFrame frame : {tcp4(), tcp6(), udp()}) {
     frame.offload.gso_size = 0;
-    EXPECT_FALSE(valid(frame));
+    EXPECT_EQ(fault(frame), OffloadFault::gso_size);
   }
 }
 
@@ -286,13 +287,13 @@ TEST(OffloadCheck, SegmentsThatIpCannotDescribe) {
   frame.offload.gso_size = 65'535 - 52;
   EXPECT_TRUE(valid(frame));
   frame.offload.gso_size = 65'535 - 51;
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::gso_size);
 }
 
 TEST(OffloadCheck, AmplificationIsBounded) {
   EXPECT_TRUE(valid(build({.payload = kMaxSegments * 10, .gso_size = 10})));
-  EXPECT_FALSE(valid(build({.payload = kMaxSegments * 10 + 1, .gso_size = 10})));
-  EXPECT_FALSE(valid(build({.payload = 60'000, .gso_size = 1})));
+  EXPECT_EQ(fault(build({.payload = kMaxSegments * 10 + 1, .gso_size = 10})), OffloadFault::gso_segments);
+  EXPECT_EQ(fault(build({.payload = 60'000, .gso_size = 1})), OffloadFault::gso_segments);
 }
 
 TEST(OffloadCheck, IpLengthIsNotMoreThanWhatIsThere) {
@@ -300,7 +301,7 @@ TEST(OffloadCheck, IpLengthIsNotMoreThanWhatIsThere) {
     BuiltFrame frame = ipv6 ? tcp6() : tcp4();
     const std::size_t field = frame.l3 + (ipv6 ? 4 : 2);
     test::set16(frame.bytes, field, get16(frame.bytes, field) + 1);
-    EXPECT_FALSE(valid(frame));
+    EXPECT_EQ(fault(frame), OffloadFault::gso_length);
   }
 }
 
@@ -308,7 +309,7 @@ TEST(OffloadCheck, GsoLongerThanAnyIpPacket) {
   BuiltFrame frame = build({.payload = 65'535 - 52});
   EXPECT_TRUE(valid(frame));
   frame.bytes.push_back({});
-  EXPECT_FALSE(valid(frame));
+  EXPECT_EQ(fault(frame), OffloadFault::gso_length);
 }
 
 TEST(OffloadSanitize, TenantsDataValidAndUnknownFlagsAreIgnored) {

@@ -182,7 +182,7 @@ TEST_F(TapTest, TcpWithASmallSegmentSizeIsNotRefused) {
   Pair pair(red, blue, one_);
   EXPECT_EQ(tcp_transfer(red_, blue_, "198.18.0.2", 4 << 20), std::size_t{4} << 20);
   EXPECT_GT(pair.forwarder->passed.gso, 10U);
-  EXPECT_EQ(pair.red.counters(0).drops[static_cast<std::size_t>(Drop::bad_offload)].read(), 0U);
+  EXPECT_EQ(pair.red.counters(0).drops[static_cast<std::size_t>(Drop::bad_gso_segments)].read(), 0U);
 }
 
 TEST_F(TapTest, UdpSegmentsPassInOneFrame) {
@@ -346,7 +346,7 @@ TEST_F(TapQueueTest, AContradictingOffloadIsRefused) {
   // To the kernel a checksum in an ARP frame is as good as any.
   ASSERT_TRUE(
       tenant_->send({.flags = 1, .csum_start = 20, .csum_offset = 2}, ethernet(mac_of(1), mac_of(2), {0x0806}, 46)));
-  EXPECT_TRUE(wait_for_drop(queue, Drop::bad_offload));
+  EXPECT_TRUE(wait_for_drop(queue, Drop::bad_checksum_place));
 }
 
 TEST_F(TapQueueTest, AFrameTheKernelRefusesTakesNoOtherWithIt) {

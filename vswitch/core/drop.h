@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "vswitch/net/offload_check.h"
+
 namespace vswitch {
 
 /// Every way to lose a frame: the same list in counters, `vswitchctl stats`, `vswitchctl trace` and the man page.
@@ -11,7 +13,14 @@ enum class Drop : std::uint8_t {
   none,
   malformed,
   bad_descriptor,
-  bad_offload,
+  bad_offload_headers,
+  bad_checksum_range,
+  bad_checksum_place,
+  bad_gso_type,
+  bad_gso_checksum,
+  bad_gso_length,
+  bad_gso_size,
+  bad_gso_segments,
   ring_corrupt,
   spoofed_mac,
   vlan_not_allowed,
@@ -37,7 +46,15 @@ inline constexpr std::array<DropText, kDropReasons> kDropTexts{{
     {"none", false, "The frame was not dropped."},
     {"malformed", false, "Shorter than an Ethernet header, or its headers do not fit into it."},
     {"bad_descriptor", false, "A ring descriptor pointed outside the tenant's arena or had an impossible length."},
-    {"bad_offload", false, "The offload header contradicts the frame (checksum or segment offsets, type, size)."},
+    {"bad_offload_headers", false, "An offload header speaks of headers that the frame does not have complete."},
+    {"bad_checksum_range", false, "The checksum to be computed starts within the IP header or ends behind the frame."},
+    {"bad_checksum_place", false, "The checksum to be computed is not where the frame's protocol has one."},
+    {"bad_gso_type", false, "The segmentation type is unknown or not what the frame is."},
+    {"bad_gso_checksum", false, "The checksum of a frame to be segmented is not its transport's."},
+    {"bad_gso_length", false,
+     "A frame to be segmented is too long for IP, or its IP header claims more than is there."},
+    {"bad_gso_size", false, "The segment size is zero or more than IP can describe."},
+    {"bad_gso_segments", false, "A frame asks to be cut into more than 128 segments."},
     {"ring_corrupt", false, "A ring index moved further than the ring is long; what it covered was skipped."},
     {"spoofed_mac", false, "The source MAC is not one of the port's, and the port is not trusted."},
     {"vlan_not_allowed", false, "A tagged frame from an access port."},
@@ -55,5 +72,15 @@ inline constexpr std::array<DropText, kDropReasons> kDropTexts{{
 [[nodiscard]] constexpr const DropText& text_of(Drop drop) noexcept {
   return kDropTexts[static_cast<std::size_t>(drop)];
 }
+
+/// The reason to drop a frame with such an offload header; `fault` is not none.
+[[nodiscard]] constexpr Drop drop_of(OffloadFault fault) noexcept {
+  constexpr auto kFirst = static_cast<unsigned>(Drop::bad_offload_headers);
+  return static_cast<Drop>(kFirst + static_cast<unsigned>(fault) - static_cast<unsigned>(OffloadFault::headers));
+}
+static_assert(drop_of(OffloadFault::headers) == Drop::bad_offload_headers);
+static_assert(drop_of(OffloadFault::checksum_place) == Drop::bad_checksum_place);
+static_assert(drop_of(OffloadFault::gso_segments) == Drop::bad_gso_segments);
+static_assert(kMaxSegments == 128, "stands in the text above");
 
 }  // namespace vswitch

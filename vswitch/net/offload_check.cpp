@@ -32,18 +32,22 @@ std::optional<std::uint16_t> checksum_field(std::uint8_t protocol) noexcept {
   }
 }
 
-bool checksum_is_valid(const Offload& offload, const Headers& headers, std::uint32_t frame_length) noexcept {
+OffloadFault check_checksum(const Offload& offload, const Headers& headers, std::uint32_t frame_length) noexcept {
   constexpr std::uint32_t kFieldBytes = 2;
   const std::uint32_t end = std::uint32_t{offload.csum_start} + offload.csum_offset + kFieldBytes;
-  if (end > frame_length || offload.csum_start < headers.l3_offset()) return false;
+  if (end > frame_length || offload.csum_start < headers.l3_offset()) return OffloadFault::checksum_range;
   const std::uint16_t ethertype = headers.ethertype();
-  if (ethertype == kEtherArp) return false;
-  if (ethertype != kEtherIpv4 && ethertype != kEtherIpv6) return true;
-  if (!headers.is_ip() || headers.is_fragment() || offload.csum_start < headers.l4_offset()) return false;
-  if (!headers.reaches_l4()) return true;
+  if (ethertype == kEtherArp) return OffloadFault::checksum_place;
+  if (ethertype != kEtherIpv4 && ethertype != kEtherIpv6) return OffloadFault::none;
+  if (!headers.is_ip()) return OffloadFault::headers;
+  if (headers.is_fragment()) return OffloadFault::checksum_place;
+  if (offload.csum_start < headers.l4_offset()) return OffloadFault::checksum_range;
+  if (!headers.reaches_l4()) return OffloadFault::none;
   // Further in lies the checksum of a tunnelled packet; ICMP carries none.
-  if (offload.csum_start > headers.l4_offset()) return checksum_field(headers.protocol()) != kIcmpChecksum;
-  return checksum_field(headers.protocol()).value_or(offload.csum_offset) == offload.csum_offset;
+  const std::optional<std::uint16_t> field = checksum_field(headers.protocol());
+  const bool tunnelled = offload.csum_start > headers.l4_offset();
+  const bool right = tunnelled ? field != kIcmpChecksum : field.value_or(offload.csum_offset) == offload.csum_offset;
+  return right ? OffloadFault::none : OffloadFault::checksum_place;
 }
 
 /// Bytes that the IP header says there are from its start; for IPv6 without the fixed header.
@@ -53,33 +57,32 @@ std::uint32_t declared_ip_length(const Headers& headers, std::span<const std::by
   return load_be16(&header[headers.l3_offset() + (headers.is_ipv4() ? kIpv4TotalLength : kIpv6PayloadLength)]);
 }
 
-bool protocol_matches(std::uint8_t gso_kind, const Headers& headers) noexcept {
-  switch (gso_kind) {
-    case Offload::kGsoTcp4:
-      return headers.is_ipv4() && headers.is_tcp();
-    case Offload::kGsoTcp6:
-      return headers.is_ipv6() && headers.is_tcp();
-    case Offload::kGsoUdpL4:
-      return headers.is_udp();
-    default:
-      return false;
-  }
+OffloadFault check_gso_type(std::uint8_t gso_kind, const Headers& headers) noexcept {
+  const bool ipv4 = headers.ethertype() == kEtherIpv4;
+  const bool ipv6 = headers.ethertype() == kEtherIpv6;
+  const bool tcp = (gso_kind == Offload::kGsoTcp4 && ipv4) || (gso_kind == Offload::kGsoTcp6 && ipv6);
+  const bool udp = gso_kind == Offload::kGsoUdpL4 && (ipv4 || ipv6);
+  if (!tcp && !udp) return OffloadFault::gso_type;
+  if (!headers.is_ip() || !headers.reaches_l4()) return OffloadFault::headers;
+  if (headers.is_fragment() || headers.protocol() != (tcp ? kProtocolTcp : kProtocolUdp)) return OffloadFault::gso_type;
+  return headers.is_tcp() || headers.is_udp() ? OffloadFault::none : OffloadFault::headers;
 }
 
-bool gso_is_valid(const Offload& offload, const Headers& headers, std::span<const std::byte> header,
-                  std::uint32_t frame_length) noexcept {
-  if (!protocol_matches(offload.gso_kind(), headers) || headers.is_fragment()) return false;
+OffloadFault check_gso(const Offload& offload, const Headers& headers, std::span<const std::byte> header,
+                       std::uint32_t frame_length) noexcept {
+  const OffloadFault wrong_type = check_gso_type(offload.gso_kind(), headers);
+  if (wrong_type != OffloadFault::none) return wrong_type;
   if (offload.needs_checksum() &&
       (offload.csum_start != headers.l4_offset() || offload.csum_offset != checksum_field(headers.protocol()))) {
-    return false;
+    return OffloadFault::gso_checksum;
   }
   const std::uint32_t ip_start = headers.l3_offset() + (headers.is_ipv6() ? std::uint32_t{kIpv6HeaderBytes} : 0);
   const std::uint32_t ip_bytes = frame_length - ip_start;
-  if (ip_bytes > kMaxIpBytes || declared_ip_length(headers, header) > ip_bytes) return false;
+  if (ip_bytes > kMaxIpBytes || declared_ip_length(headers, header) > ip_bytes) return OffloadFault::gso_length;
   const std::uint32_t header_bytes = headers.header_length() - ip_start;
-  if (offload.gso_size == 0 || header_bytes + offload.gso_size > kMaxIpBytes) return false;
+  if (offload.gso_size == 0 || header_bytes + offload.gso_size > kMaxIpBytes) return OffloadFault::gso_size;
   const std::uint32_t payload = frame_length - headers.header_length();
-  return payload <= kMaxSegments * offload.gso_size;
+  return payload <= kMaxSegments * offload.gso_size ? OffloadFault::none : OffloadFault::gso_segments;
 }
 
 /// Makes a GSO frame without NEEDS_CSUM one that has it.
@@ -99,12 +102,15 @@ void add_checksum_request(Offload& offload, const Headers& headers, std::span<st
 
 }  // namespace
 
-bool unfinished_offload_is_valid(const Offload& offload, std::span<const std::byte> header,
-                                 std::uint32_t frame_length) noexcept {
+OffloadFault check_unfinished(const Offload& offload, std::span<const std::byte> header,
+                              std::uint32_t frame_length) noexcept {
   const auto headers = Headers::parse(header);
-  if (!headers) return false;
-  if (offload.needs_checksum() && !checksum_is_valid(offload, *headers, frame_length)) return false;
-  return !offload.is_gso() || gso_is_valid(offload, *headers, header, frame_length);
+  if (!headers) return OffloadFault::headers;
+  if (offload.is_gso()) {
+    const OffloadFault fault = check_gso(offload, *headers, header, frame_length);
+    if (fault != OffloadFault::none) return fault;
+  }
+  return offload.needs_checksum() ? check_checksum(offload, *headers, frame_length) : OffloadFault::none;
 }
 
 Offload sanitize(const Offload& offload, std::span<std::byte> header, std::uint32_t frame_length,

@@ -6,8 +6,9 @@
 #include "vswitch/net/offload.h"
 
 // What a port does with the offload header of every frame it receives, before anybody else sees it:
-//   if (!offload_is_valid(offload, header, length)) drop as bad_offload;
+//   if (check_offload(offload, header, length) != OffloadFault::none) drop it;
 //   offload = sanitize(offload, header, length, from);
+// (vswitch/core/intake.h does both.)
 // All functions are pure but for the header that sanitize() may complete; any thread.
 
 namespace vswitch {
@@ -21,8 +22,21 @@ enum class OffloadOrigin : std::uint8_t {
   kernel,  ///< an uplink's kernel: its DATA_VALID is true
 };
 
-[[nodiscard]] bool unfinished_offload_is_valid(const Offload& offload, std::span<const std::byte> header,
-                                               std::uint32_t frame_length) noexcept;
+/// What is wrong with an offload header. Each has a drop reason of its own (vswitch/core/drop.h).
+enum class OffloadFault : std::uint8_t {
+  none,
+  headers,         ///< the headers that it speaks of are incomplete or not in `header`
+  checksum_range,  ///< the checksum starts before the IP header's end or ends behind the frame
+  checksum_place,  ///< what it covers has no checksum there: ARP, a fragment, another field of the protocol
+  gso_type,        ///< unknown, or not what the frame is
+  gso_checksum,    ///< the checksum of a GSO frame is not its transport's
+  gso_length,      ///< the frame is too long for IP, or its IP header speaks of more than is there
+  gso_size,        ///< zero, or segments that IP cannot describe
+  gso_segments,    ///< asks for more than kMaxSegments
+};
+
+[[nodiscard]] OffloadFault check_unfinished(const Offload& offload, std::span<const std::byte> header,
+                                            std::uint32_t frame_length) noexcept;
 
 /// Whether an untrusted offload header agrees with its frame, so that nothing which acts on it later reads or writes
 /// outside the frame, or outside the part of it that nobody judges. Rules: virtio 1.2 section 5.1.6.2, and
@@ -33,18 +47,23 @@ enum class OffloadOrigin : std::uint8_t {
 ///    its transport's; it makes at most kMaxSegments segments that IP can describe. UFO is not offered, so not valid.
 /// GSO without NEEDS_CSUM is accepted, as the kernel does: receivers that merge segments hand out such frames.
 /// @param header private copy of the first bytes of the frame; at least 14, or the frame is not valid
+/// @return none: it does
+[[nodiscard]] inline OffloadFault check_offload(const Offload& offload, std::span<const std::byte> header,
+                                                std::uint32_t frame_length) noexcept {
+  constexpr std::size_t kEthernet = 14;
+  if (header.size() < kEthernet || header.size() > frame_length) return OffloadFault::headers;
+  if (!offload.needs_checksum() && !offload.is_gso()) return OffloadFault::none;
+  return check_unfinished(offload, header, frame_length);
+}
 [[nodiscard]] inline bool offload_is_valid(const Offload& offload, std::span<const std::byte> header,
                                            std::uint32_t frame_length) noexcept {
-  constexpr std::size_t kEthernet = 14;
-  if (header.size() < kEthernet || header.size() > frame_length) return false;
-  if (!offload.needs_checksum() && !offload.is_gso()) return true;
-  return unfinished_offload_is_valid(offload, header, frame_length);
+  return check_offload(offload, header, frame_length) == OffloadFault::none;
 }
 
 /// What the switch makes of a valid header: unknown flags are gone, and DATA_VALID from a tenant; fields that mean
 /// nothing are 0; kGsoEcn says whether CWR is set, whatever the sender said; GSO frames have NEEDS_CSUM; GSO with no
 /// more payload than gso_size is not GSO. The result is valid, and sanitize() of it is itself.
-/// @param header as in offload_is_valid(), which returned true; the checksum field of a GSO frame that came without
+/// @param header as in check_offload(), which found no fault; the checksum field of a GSO frame that came without
 ///   NEEDS_CSUM is set to its pseudo-header sum, nothing else is written
 [[nodiscard]] Offload sanitize(const Offload& offload, std::span<std::byte> header, std::uint32_t frame_length,
                                OffloadOrigin origin) noexcept;
