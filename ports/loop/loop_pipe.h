@@ -28,10 +28,11 @@ class LoopPipe {
   /// Throws Error (memory).
   LoopPipe();
 
-  /// Producer: copies `head` and `rest` in as one frame.
-  /// @return false, and nothing happens, if the pipe is full or the frame longer than kMaxFrameBytes
-  bool push(std::span<const std::byte> head, std::span<const std::byte> rest, std::uint16_t vlan,
-            const Offload& offload) noexcept;
+  /// Producer: room for a frame of `length` bytes, to be filled before commit(); nullptr if the pipe is full or the
+  /// frame longer than kMaxFrameBytes.
+  [[nodiscard]] std::byte* reserve(std::size_t length) noexcept;
+  /// Producer: the frame that was reserved last is there.
+  void commit(std::size_t length, std::uint16_t vlan, const Offload& offload) noexcept;
 
   /// Consumer: how many frames lie here now.
   [[nodiscard]] std::size_t size() const noexcept {

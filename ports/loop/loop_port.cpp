@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "vswitch/base/error.h"
+#include "vswitch/core/copy_out.h"
 #include "vswitch/core/intake.h"
 
 namespace vswitch {
@@ -17,7 +18,10 @@ LoopQueue::LoopQueue(PortCounters& counters) : Queue(counters), event_(::eventfd
 }
 
 bool LoopQueue::inject(std::span<const std::byte> bytes, std::uint16_t vlan, const Offload& offload) noexcept {
-  if (!incoming_.push(bytes, {}, vlan, offload)) return false;
+  std::byte* to = incoming_.reserve(bytes.size());
+  if (to == nullptr) return false;
+  std::ranges::copy(bytes, to);
+  incoming_.commit(bytes.size(), vlan, offload);
   // Read-modify-write, so that either this sees armed_ or arm() sees the frame (its exchange reads what this wrote).
   if (armed_.exchange(false, std::memory_order_seq_cst)) ::eventfd_write(event_.get(), 1);
   return true;
@@ -56,10 +60,13 @@ std::size_t LoopQueue::transmit(std::span<const Frame* const> frames) noexcept {
       refusal_ = limit_reason_;
       break;
     }
-    if (!outgoing_.push({frame->header, frame->header_bytes}, frame->rest(), frame->vlan, frame->offload)) {
+    std::byte* to = outgoing_.reserve(frame->length);
+    if (to == nullptr) {
       refusal_ = Drop::dest_full;
       break;
     }
+    copy_out(to, *frame, false);
+    outgoing_.commit(frame->length, frame->vlan, frame->left_to_do());
     if (room_ != std::numeric_limits<std::size_t>::max()) --room_;
     ++taken;
   }

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 
+#include "vswitch/core/copy_out.h"
 #include "vswitch/core/intake.h"
 #include "vswitch/core/vlan.h"
 
@@ -60,7 +61,8 @@ inline void copy_up_to_line(std::byte* to, const std::byte* from, std::size_t by
   store(to + bytes - kMove, last);
 }
 
-/// The one copy: the judged header from private memory, the rest from where the frame lies.
+/// copy_out() for what most frames are: untagged, and as they were received, so that the header copy has all of their
+/// first kHeaderBytes. (Frames that core derived from others are never plain.)
 inline void copy_frame(std::byte* to, const Frame& frame) noexcept {
   if (frame.length <= kLine) {
     copy_up_to_line(to, frame.header, frame.length);
@@ -75,14 +77,6 @@ inline void copy_frame(std::byte* to, const Frame& frame) noexcept {
   if (frame.length > frame.header_bytes) {
     std::memcpy(to + frame.header_bytes, frame.data + frame.header_bytes, frame.length - frame.header_bytes);
   }
-}
-
-void copy_frame_tagged(std::byte* to, const Frame& frame) noexcept {
-  const auto tag = vlan_tag(frame.vlan);
-  std::memcpy(to, frame.header, kMacPairBytes);
-  std::memcpy(to + kMacPairBytes, tag.data(), tag.size());
-  std::memcpy(to + kMacPairBytes + tag.size(), frame.header + kMacPairBytes, frame.header_bytes - kMacPairBytes);
-  std::memcpy(to + tag.size() + frame.header_bytes, frame.data + frame.header_bytes, frame.length - frame.header_bytes);
 }
 
 }  // namespace
@@ -189,7 +183,7 @@ std::size_t RxRing::put(std::span<const Frame* const> frames, bool insert_tags) 
   while (done < wanted) {
     const Frame& frame = *frames[done];
     const bool tagged = insert_tags && frame.vlan != 0;
-    const std::uint32_t length = frame.length + (tagged ? static_cast<std::uint32_t>(kVlanTagBytes) : 0);
+    const std::uint32_t length = copied_length(frame, tagged);
     const std::uint32_t bytes = line_up(length);
     std::uint32_t offset = position & arena_mask_;
     if (offset + bytes > arena_bytes) {
@@ -202,14 +196,15 @@ std::size_t RxRing::put(std::span<const Frame* const> frames, bool insert_tags) 
       reloaded = true;
       continue;
     }
-    if (tagged) [[unlikely]] {
-      copy_frame_tagged(arena_ + offset, frame);
+    if (tagged || !frame.offload.is_plain()) [[unlikely]] {
+      copy_out(arena_ + offset, frame, tagged);
     } else {
       copy_frame(arena_ + offset, frame);
     }
     position += bytes;
     const std::uint64_t place = std::uint64_t{length} << 32 | offset;
-    const auto meta = std::bit_cast<std::uint64_t>(tagged ? with_tag(frame.offload) : frame.offload);
+    const Offload left = frame.left_to_do();
+    const auto meta = std::bit_cast<std::uint64_t>(tagged ? with_tag(left) : left);
     std::byte* descriptor = descriptors_ + std::size_t{head & mask_} * sizeof(vswitch_descriptor);
     std::memcpy(descriptor, &place, sizeof(place));
     std::memcpy(descriptor + sizeof(place), &meta, sizeof(meta));

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "ports/tap/vnet_header.h"
+#include "vswitch/core/copy_out.h"
 #include "vswitch/core/intake.h"
 #include "vswitch/core/vlan.h"
 #include "vswitch/net/offload_check.h"
@@ -20,6 +21,22 @@ namespace {
 /// A read that fills this is of a frame longer than any that TAP should hand out.
 constexpr std::size_t kReadBytes = kVnetHeaderBytes + kMaxFrameBytes;
 constexpr std::size_t kFrameAlignment = 64;
+
+/// One frame in one system call; small ones by a plain write(), which costs less than writev(). @return false: see
+/// errno
+bool write_all(int fd, std::span<const std::byte> head, std::span<const std::byte> rest) noexcept {
+  ssize_t written;
+  do {
+    if (rest.empty()) {
+      written = ::write(fd, head.data(), head.size());
+    } else {
+      const std::array<iovec, 2> parts{
+          {{const_cast<std::byte*>(head.data()), head.size()}, {const_cast<std::byte*>(rest.data()), rest.size()}}};
+      written = ::writev(fd, parts.data(), static_cast<int>(parts.size()));
+    }
+  } while (written < 0 && errno == EINTR);
+  return written >= 0;
+}
 
 }  // namespace
 
@@ -62,8 +79,16 @@ std::size_t TapQueue::receive(Burst& out) noexcept {
   return seen;
 }
 
+bool TapQueue::write_finished(const Frame& frame, bool tagged) noexcept {
+  std::byte* const to = finished_.data() + kFrameAlignment;
+  copy_out(to, frame, tagged);
+  store_raw(to - kVnetHeaderBytes, VnetHeader{});
+  return write_all(fd_.get(), {to - kVnetHeaderBytes, kVnetHeaderBytes + copied_length(frame, tagged)}, {});
+}
+
 bool TapQueue::write(const Frame& frame) noexcept {
   const bool tagged = vlan_ == 0 && frame.vlan != 0;
+  if (frame.finish != Finish::none) return write_finished(frame, tagged);
   const std::size_t tag_bytes = tagged ? kVlanTagBytes : 0;
   const Offload offload = tagged ? with_tag(frame.offload) : frame.offload;
   VnetHeader vnet{.flags = offload.flags,
@@ -76,7 +101,6 @@ bool TapQueue::write(const Frame& frame) noexcept {
     const std::span header(frame.header, frame.header_bytes);
     vnet.hdr_len = static_cast<std::uint16_t>(offload_header_length(frame.offload, header) + tag_bytes);
   }
-  // One contiguous head: small frames are then a plain write(), which costs less than writev().
   std::array<std::byte, kVnetHeaderBytes + kVlanTagBytes + kHeaderBytes> head;
   store_raw(head.data(), vnet);
   std::byte* to = head.data() + kVnetHeaderBytes;
@@ -87,18 +111,7 @@ bool TapQueue::write(const Frame& frame) noexcept {
   } else {
     std::memcpy(to, frame.header, frame.header_bytes);
   }
-  const std::size_t head_bytes = kVnetHeaderBytes + tag_bytes + frame.header_bytes;
-  const std::span<const std::byte> rest = frame.rest();
-  ssize_t written;
-  do {
-    if (rest.empty()) {
-      written = ::write(fd_.get(), head.data(), head_bytes);
-    } else {
-      const std::array<iovec, 2> parts{{{head.data(), head_bytes}, {const_cast<std::byte*>(rest.data()), rest.size()}}};
-      written = ::writev(fd_.get(), parts.data(), static_cast<int>(parts.size()));
-    }
-  } while (written < 0 && errno == EINTR);
-  return written >= 0;
+  return write_all(fd_.get(), std::span(head).first(kVnetHeaderBytes + tag_bytes + frame.header_bytes), frame.rest());
 }
 
 std::size_t TapQueue::transmit(std::span<const Frame* const> frames) noexcept {

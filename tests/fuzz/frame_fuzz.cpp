@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "vswitch/core/adapt.h"
+#include "vswitch/core/copy_out.h"
 #include "vswitch/net/gso.h"
 #include "vswitch/net/headers.h"
 #include "vswitch/net/offload_check.h"
@@ -33,22 +34,28 @@ OffloadCaps caps_of(unsigned bits) {
 
 /// Every segment fits its headers' story, and together they are the frame's payload.
 void check_segments(std::span<const std::byte> header, std::span<const std::byte> rest, const Offload& offload) {
-  Segmenter segmenter(header, rest, offload, Segmenter::Checksum::finish);
+  const std::size_t frame_length = header.size() + rest.size();
+  Segmenter segmenter(header, frame_length, offload);
   require(segmenter.segments() >= 2 && segmenter.segments() <= kMaxSegments);
   const std::size_t header_length = offload_header_length(offload, header);
   std::size_t payload = 0;
   std::size_t count = 0;
-  for (std::size_t length = segmenter.next_length(); length != 0; length = segmenter.next_length()) {
-    std::vector<std::byte> segment(length);
-    require(segmenter.next(segment) == length);
-    const auto headers = Headers::parse(segment);
+  std::vector<std::byte> out(header.size());
+  for (auto segment = segmenter.next(out); segment.length != 0; segment = segmenter.next(out)) {
+    require(segment.header_bytes >= header_length &&
+            segment.header_bytes <= std::min<std::size_t>(header.size(), segment.length));
+    const auto headers = Headers::parse(std::span(out).first(segment.header_bytes));
     require(headers && (headers->is_tcp() || headers->is_udp()) && headers->header_length() == header_length);
-    require(length <= wire_length(offload, header, 0) && length > header_length);
-    payload += length - header_length;
+    require(segment.length <= wire_length(offload, header, 0) && segment.length > header_length);
+    // What is not in `out` lies in `rest`, where the segment says.
+    const std::size_t from = std::size_t{segment.offset} + segment.header_bytes;
+    require(segment.header_bytes == segment.length || from >= header.size());
+    require(std::size_t{segment.offset} + segment.length <= frame_length);
+    payload += segment.length - header_length;
     ++count;
   }
   require(count == segmenter.segments());
-  require(payload == header.size() + rest.size() - header_length);
+  require(payload == frame_length - header_length);
 }
 
 void check_adapted(Adapter& adapter, const Frame& frame, OffloadCaps caps) {
@@ -58,10 +65,12 @@ void check_adapted(Adapter& adapter, const Frame& frame, OffloadCaps caps) {
   require(count != 0);  // a valid frame can be finished, and fits an empty adapter
   std::size_t bytes = 0;
   for (const Frame* derived : std::span(out).first(count)) {
-    require(!Adapter::needed(*derived, caps));
+    require(Adapter::covers(caps, derived->left_to_do()));
     require(derived->vlan == frame.vlan);
     require(derived->length <= frame.length);
-    require(derived->header_bytes == std::min<std::size_t>(derived->length, kHeaderBytes));
+    require(derived->header_bytes <= std::min<std::size_t>(derived->length, kHeaderBytes));
+    std::vector<std::byte> copy(copied_length(*derived, true));
+    copy_out(copy.data(), *derived, true);
     bytes += derived->length;
   }
   require(bytes >= frame.length);
@@ -86,7 +95,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)Headers::parse(bytes);
   const auto origin = (data[sizeof(offload)] & 0x80) != 0 ? OffloadOrigin::kernel : OffloadOrigin::tenant;
   if (!offload_is_valid(offload, header, length)) {
-    Segmenter refused(header, rest, offload, Segmenter::Checksum::finish);
+    Segmenter refused(header, length, offload);
     require(refused.segments() == 0);
     return 0;
   }

@@ -34,6 +34,7 @@
 #include "vswitch/base/error.h"
 #include "vswitch/base/fd.h"
 #include "vswitch/core/adapt.h"
+#include "vswitch/core/copy_out.h"
 
 namespace vswitch {
 namespace {
@@ -185,8 +186,8 @@ std::optional<std::vector<Bytes>> adapt(const BuiltFrame& frame) {
   std::array<const Frame*, kMaxSegments> out{};
   std::vector<Bytes> frames;
   for (std::size_t i = 0, count = adapter.adapt(lent, OffloadCaps{}, out); i < count; ++i) {
-    Bytes& segment = frames.emplace_back(out[i]->header, out[i]->header + out[i]->header_bytes);
-    segment.insert(segment.end(), out[i]->rest().begin(), out[i]->rest().end());
+    Bytes& segment = frames.emplace_back(copied_length(*out[i], false));
+    copy_out(segment.data(), *out[i], false);
   }
   return frames;
 }

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "offload_frames.h"
+#include "vswitch/core/copy_out.h"
 
 namespace vswitch {
 namespace {
@@ -40,9 +41,10 @@ class Lent {
   Frame frame_;
 };
 
+/// As a queue copies it out.
 Bytes bytes_of(const Frame& frame) {
-  Bytes bytes(frame.header, frame.header + frame.header_bytes);
-  bytes.insert(bytes.end(), frame.rest().begin(), frame.rest().end());
+  Bytes bytes(copied_length(frame, false));
+  copy_out(bytes.data(), frame, false);
   return bytes;
 }
 
@@ -89,7 +91,7 @@ TEST(Adapt, FinishesChecksums) {
         Adapter adapter;
         Out out{};
         ASSERT_EQ(adapter.adapt(lent.frame(), kNone, out), 1U);
-        EXPECT_EQ(out[0]->offload, Offload{});
+        EXPECT_EQ(out[0]->left_to_do(), Offload{});
         EXPECT_EQ(out[0]->vlan, 0x2123);
         EXPECT_EQ(out[0]->length, built.bytes.size());
         Bytes finished = bytes_of(*out[0]);
@@ -116,14 +118,24 @@ TEST(Adapt, ChecksumZeroIsSpelledAsAllOnes) {
   }
 }
 
-TEST(Adapt, ChecksumIsOfTheCopyNotOfWhatTheTenantWritesLater) {
-  const BuiltFrame built = build({.payload = 1400, .gso_size = 0});
-  Lent lent(built);
-  Adapter adapter;
-  Out out{};
-  ASSERT_EQ(adapter.adapt(lent.frame(), kNone, out), 1U);
-  std::fill(lent.shared().begin(), lent.shared().end(), std::byte{0x55});
-  EXPECT_TRUE(test::is_finished(bytes_of(*out[0]), built, false, true));
+TEST(Adapt, InSegmentsZeroIsSpelledAsAllOnesForUdpOnly) {
+  for (const bool tcp : {true, false}) {
+    BuiltFrame built = build({.tcp = tcp, .payload = 200, .gso_size = 100});
+    // Put the finished checksum of the second segment into its payload: then the next one comes out as 0.
+    const std::size_t field = built.l4 + built.offload.csum_offset;
+    const std::size_t second = built.header_length + 100;
+    const auto second_segment = [&] {
+      Lent lent(built);
+      Adapter adapter;
+      Out out{};
+      EXPECT_EQ(adapter.adapt(lent.frame(), kNone, out), 2U);
+      return bytes_of(*out[1]);
+    };
+    test::set16(built.bytes, second, 0);
+    test::set16(built.bytes, second, test::get16(second_segment(), field));
+    EXPECT_EQ(test::get16(second_segment(), field), tcp ? 0x0000U : 0xffffU);
+    EXPECT_TRUE(test::is_finished(second_segment(), built, false, tcp));
+  }
 }
 
 TEST(Adapt, CutsGsoFramesIntoFinishedSegments) {
@@ -137,7 +149,7 @@ TEST(Adapt, CutsGsoFramesIntoFinishedSegments) {
       ASSERT_EQ(adapter.adapt(lent.frame(), kNone, out), 15U);
       Bytes payload;
       for (std::size_t i = 0; i < 15; ++i) {
-        EXPECT_EQ(out[i]->offload, Offload{});
+        EXPECT_EQ(out[i]->left_to_do(), Offload{});
         EXPECT_EQ(out[i]->vlan, 9);
         const Bytes segment = bytes_of(*out[i]);
         EXPECT_TRUE(test::is_finished(segment, built, ipv6, tcp)) << i;
@@ -159,7 +171,7 @@ TEST(Adapt, LeavesChecksumsToAQueueThatTakesThem) {
   ASSERT_EQ(adapter.adapt(lent.frame(), kChecksum, first), 3U);
   for (std::size_t i = 0; i < 3; ++i) {
     EXPECT_FALSE(Adapter::needed(*first[i], kChecksum));
-    EXPECT_EQ(first[i]->offload, (Offload{.flags = Offload::kNeedsChecksum, .csum_start = 34, .csum_offset = 16}));
+    EXPECT_EQ(first[i]->left_to_do(), (Offload{.flags = Offload::kNeedsChecksum, .csum_start = 34, .csum_offset = 16}));
     ASSERT_EQ(adapter.adapt(*first[i], kNone, std::span(second).subspan(i)), 1U);
     EXPECT_TRUE(test::is_finished(bytes_of(*second[i]), built, false, true));
   }
@@ -221,21 +233,54 @@ TEST(Adapt, ImpossibleFramesAreToldApart) {
   EXPECT_TRUE(impossible(oversized));
 }
 
-TEST(Adapt, DerivedFramesDoNotOverlap) {
-  const BuiltFrame small = build({.tcp = false, .payload = 1, .gso_size = 0});
-  Lent lent(small);
+TEST(Adapt, SegmentsDoNotShareHeaders) {
+  Lent lent(build({.payload = 200, .gso_size = 2}));
   Adapter adapter;
   Out out{};
-  std::vector<const Frame*> derived;
-  for (int i = 0; i < 50; ++i) {
-    ASSERT_EQ(adapter.adapt(lent.frame(), kNone, out), 1U);
-    derived.push_back(out[0]);
-    // Readers may load the whole private header, whatever the frame's length.
-    std::fill_n(derived.back()->header, kHeaderBytes, static_cast<std::byte>(i));
-  }
-  for (int i = 0; i < 50; ++i) {
-    const std::span<const std::byte> header(derived[static_cast<std::size_t>(i)]->header, kHeaderBytes);
+  ASSERT_EQ(adapter.adapt(lent.frame(), kNone, out), 100U);
+  // Readers may load the whole private header, whatever the frame's length.
+  for (std::size_t i = 0; i < 100; ++i) std::fill_n(out[i]->header, kHeaderBytes, static_cast<std::byte>(i));
+  for (std::size_t i = 0; i < 100; ++i) {
+    const std::span<const std::byte> header(out[i]->header, kHeaderBytes);
     EXPECT_TRUE(std::all_of(header.begin(), header.end(), [&](std::byte b) { return b == static_cast<std::byte>(i); }));
+  }
+}
+
+TEST(CopyOut, WritesTagsAndChecksumsWhereverTheHeaderCopyEnds) {
+  for (const bool tagged : {false, true}) {
+    for (const std::size_t payload : {0U, 1U, 61U, 62U, 63U, 900U, 901U}) {
+      const BuiltFrame built = build({.payload = payload, .gso_size = 0});
+      for (std::size_t header = built.header_length; header <= std::min(built.bytes.size(), kHeaderBytes); ++header) {
+        Lent lent(built);
+        Frame frame = lent.frame();
+        std::copy_n(built.bytes.begin(), built.bytes.size(), lent.shared().begin());
+        frame.header_bytes = static_cast<std::uint16_t>(header);
+        frame.vlan = 0x2123;
+        frame.finish = Finish::checksum;
+        Bytes copy(copied_length(frame, tagged) + 1, std::byte{0xa5});
+        copy_out(copy.data(), frame, tagged);
+        EXPECT_EQ(copy.back(), std::byte{0xa5}) << "writes no more than it says";
+        copy.pop_back();
+        if (tagged) {
+          EXPECT_EQ(test::get32(copy, 12), 0x81002123U);
+          copy.erase(copy.begin() + 12, copy.begin() + 16);
+        }
+        ASSERT_TRUE(test::is_finished(copy, built, false, true)) << header << " of " << copy.size();
+      }
+    }
+  }
+}
+
+TEST(CopyOut, ChecksumsThatStartBehindTheHeaderCopy) {
+  for (const std::uint16_t start : {std::uint16_t{128}, std::uint16_t{129}, std::uint16_t{300}}) {
+    BuiltFrame built = build({.tcp = false, .payload = 901, .gso_size = 0});
+    built.offload.csum_start = start;
+    built.offload.csum_offset = 6;
+    Lent lent(built);
+    lent.frame().finish = Finish::checksum;
+    const Bytes copy = bytes_of(lent.frame());
+    const auto summed = std::span<const std::byte>(built.bytes).subspan(start);
+    EXPECT_EQ(test::get16(copy, start + 6), 0xffffU ^ test::reference_sum(summed)) << start;
   }
 }
 

@@ -1,23 +1,23 @@
 #pragma once
+#include <array>
 #include <cstddef>
+#include <memory>
 #include <span>
-#include <vector>
 
-#include "vswitch/base/memory.h"
 #include "vswitch/core/frame.h"
 #include "vswitch/net/offload_check.h"
 
 namespace vswitch {
 
-/// Finishes frames in software for queues that do not take them as they are: computes the checksum, or cuts a GSO frame
-/// into segments. One per worker, used by it only.
+/// Finishes frames in software for queues that do not take them as they are: asks for the checksum to be completed in
+/// the copy, or cuts a GSO frame into segments. One per worker, used by it only.
 ///
-/// Derived frames lie in the adapter's private scratch memory until reset(): transmit them before that, to a queue that
-/// does not hold what transmit() took. A queue that sends later, without a copy, must copy derived frames.
+/// Nothing but headers is written here. The payload of a derived frame stays where the original lies; whoever copies it
+/// out sums on the way (copy_out.h). Derived frames and their headers live until reset(): transmit them before that, to
+/// a queue that does not hold what transmit() took.
 class Adapter {
  public:
-  /// Throws Error (no memory).
-  Adapter();
+  Adapter() : memory_(std::make_unique<Memory>()) {}
 
   /// Whether a queue with `caps` does not take `frame` as it is. DATA_VALID asks for nothing, so nobody need offer it.
   [[nodiscard]] static bool needed(const Frame& frame, OffloadCaps caps) noexcept {
@@ -52,20 +52,23 @@ class Adapter {
   [[nodiscard]] bool exhausted() const noexcept { return exhausted_; }
 
   /// Takes all derived frames back.
-  void reset() noexcept { used_bytes_ = used_frames_ = 0; }
+  void reset() noexcept { used_ = 0; }
 
  private:
+  /// Two GSO frames of any kind.
+  static constexpr std::size_t kFrames = std::size_t{2} * kMaxSegments;
+  struct Memory {
+    std::array<Frame, kFrames> frames;
+    alignas(64) std::array<std::array<std::byte, kHeaderBytes>, kFrames> headers;
+  };
+
   [[nodiscard]] std::size_t finish_checksum(const Frame& frame, std::span<const Frame*> out) noexcept;
   [[nodiscard]] std::size_t segment(const Frame& frame, OffloadCaps caps, std::span<const Frame*> out) noexcept;
-  /// Whether `count` frames that take `bytes` of scratch memory fit now; else sets exhausted_.
-  [[nodiscard]] bool has_room(std::size_t count, std::size_t bytes, std::size_t out) noexcept;
-  /// A frame of `length` bytes in scratch memory; has_room() was true.
-  [[nodiscard]] Frame& derive(const Frame& from, std::size_t length, const Offload& offload) noexcept;
+  /// Whether `count` more frames fit now; else sets exhausted_.
+  [[nodiscard]] bool has_room(std::size_t count, std::size_t out) noexcept;
 
-  Mapping scratch_;
-  std::vector<Frame> frames_;  ///< never resized
-  std::size_t used_bytes_ = 0;
-  std::size_t used_frames_ = 0;
+  std::unique_ptr<Memory> memory_;
+  std::size_t used_ = 0;
   bool exhausted_ = false;
 };
 

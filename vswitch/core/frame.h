@@ -18,6 +18,13 @@ inline constexpr std::size_t kVlanTagBytes = 4;
 /// The longest frame any queue lends: a 64 KiB GSO frame with its Ethernet header and two tags, rounded up.
 inline constexpr std::size_t kMaxFrameBytes = 65'536 + 64;
 
+/// What whoever copies a frame out has to complete in the copy (copy_out.h).
+enum class Finish : std::uint8_t {
+  none,
+  checksum,        ///< the checksum that `offload` asks for; 0 is spelled 0xffff
+  checksum_as_is,  ///< the same, but 0 stays 0, as in the segments that the kernel makes of TCP
+};
+
 /// One borrowed Ethernet frame: it lies where it arrived until its queue's release().
 ///
 /// The first header_bytes bytes are `header` (private memory, the copy that is judged is the copy that is sent); the
@@ -28,11 +35,15 @@ struct Frame {
       nullptr;                  ///< byte 0 of the frame where it lies; bytes before header_bytes must not be read here
   std::byte* header = nullptr;  ///< private; kHeaderBytes readable, header_bytes of them are the frame's
   std::uint32_t length = 0;     ///< bytes of the whole frame, without FCS, without `vlan`
-  std::uint16_t header_bytes = 0;  ///< min(length, kHeaderBytes)
-  std::uint16_t vlan = 0;          ///< 802.1Q TCI held beside the frame (host order), 0 = none; not in header or data
-  Offload offload;                 ///< validated; offsets count from byte 0 of the frame as described here
+  std::uint16_t header_bytes =
+      0;                   ///< at most kHeaderBytes; all headers, and of a received frame min(length, kHeaderBytes)
+  std::uint16_t vlan = 0;  ///< 802.1Q TCI held beside the frame (host order), 0 = none; not in header or data
+  Offload offload;         ///< validated; offsets count from byte 0 of the frame as described here
+  Finish finish = Finish::none;  ///< set for a destination that takes no partial checksum; receivers leave it alone
 
   [[nodiscard]] std::uint16_t vlan_id() const noexcept { return vlan & 0x0fffU; }
+  /// What is left to do for who receives the copy.
+  [[nodiscard]] Offload left_to_do() const noexcept { return finish == Finish::none ? offload : Offload{}; }
   /// What lies behind the header copy.
   [[nodiscard]] std::span<const std::byte> rest() const noexcept {
     return {data + header_bytes, length - header_bytes};

@@ -24,6 +24,7 @@ struct alignas(64) PortCounters {
   Counter tx_frames, tx_bytes;  ///< given to the port
   Counter sw_checksum;          ///< checksums computed in software because the port takes no partial ones
   Counter sw_gso;               ///< GSO frames segmented in software because the port takes none
+  Counter gro_merged;           ///< frames that went to the port as part of the one before them
   Counter wakeups;              ///< times the port's reader had to be woken
   std::array<Counter, kDropReasons> drops;
 
@@ -44,8 +45,8 @@ class Queue {
   /// @return frames lent plus frames refused; 0 is idle
   [[nodiscard]] virtual std::size_t receive(Burst& out) noexcept = 0;
 
-  /// Takes a prefix of `frames`: copies them out. The frames' offloads are within offloads(); lengths within the port's
-  /// MTU.
+  /// Takes a prefix of `frames`: copies them out, completing what Frame::finish says on the way. What is left to do is
+  /// within offloads(); lengths are within the port's MTU.
   /// @return frames taken; the caller counts the rest as `refusal()`
   [[nodiscard]] virtual std::size_t transmit(std::span<const Frame* const> frames) noexcept = 0;
 

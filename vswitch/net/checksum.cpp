@@ -1,5 +1,6 @@
 #include "vswitch/net/checksum.h"
 
+#include <algorithm>
 #include <array>
 
 #include "vswitch/net/wire.h"
@@ -56,6 +57,12 @@ std::uint16_t checksum_fold(std::uint64_t sum) noexcept {
   sum = (sum & 0xffffU) + (sum >> 16);
   return static_cast<std::uint16_t>(sum);
 }
+
+std::uint64_t checksum_copy(std::uint64_t sum, std::byte* to, std::span<const std::byte> from) noexcept {
+  std::copy(from.begin(), from.end(), to);
+  return checksum_add(sum, {to, from.size()});
+}
+std::uint64_t checksum_shift(std::uint64_t sum) noexcept { return __builtin_bswap16(checksum_fold(sum)); }
 
 std::uint64_t checksum_word(std::uint32_t value) noexcept { return swap_to_wire(value); }
 

@@ -13,6 +13,11 @@ namespace vswitch {
 /// added one by one if all but the last have an even length. Never overflows for less than 2^32 bytes in all.
 [[nodiscard]] std::uint64_t checksum_add(std::uint64_t sum, std::span<const std::byte> bytes) noexcept;
 
+/// Copies and sums in one pass: the sum is of what was stored at `to`, whatever happens to `from` meanwhile.
+[[nodiscard]] std::uint64_t checksum_copy(std::uint64_t sum, std::byte* to, std::span<const std::byte> from) noexcept;
+/// The sum of a chunk that starts at an odd byte of its message.
+[[nodiscard]] std::uint64_t checksum_shift(std::uint64_t sum) noexcept;
+
 /// `sum` in 16 bits, not complemented, in memory order: what a NEEDS_CSUM frame carries in its checksum field.
 [[nodiscard]] std::uint16_t checksum_fold(std::uint64_t sum) noexcept;
 
