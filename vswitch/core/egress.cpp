@@ -15,6 +15,7 @@ Egress::Slot& Egress::open_slot(PortId port) noexcept {
   slot.queue = queue;
   slot.port = port;
   slot.offloads = queue->offloads();
+  slot.merges = table_->port(port).gro && slot.offloads.checksum && (slot.offloads.tso4 || slot.offloads.tso6);
   slot.max_frame = table_->port(port).max_frame;
   slot.count = 0;
   slot.bytes = 0;
@@ -67,7 +68,18 @@ void Egress::refuse(PortId port, Drop reason, std::size_t frames) noexcept {
   refused_ += frames;
 }
 
+void Egress::coalesce(Slot& slot) noexcept {
+  const std::span<const Frame*> frames(slot.frames.data(), slot.count);
+  const std::size_t left = coalescer_.merge(frames, slot.offloads);
+  if (left == slot.count) return;
+  slot.queue->counters().gro_merged.add(slot.count - left);
+  slot.count = static_cast<std::uint32_t>(left);
+  slot.bytes = 0;
+  for (const Frame* frame : frames.first(left)) slot.bytes += frame->length;
+}
+
 void Egress::send(Slot& slot) noexcept {
+  if (slot.merges && slot.count > 1) coalesce(slot);
   const std::size_t taken = slot.queue->transmit(std::span(slot.frames.data(), slot.count));
   PortCounters& counters = slot.queue->counters();
   if (taken < slot.count) [[unlikely]] {

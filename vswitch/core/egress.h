@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "vswitch/core/adapt.h"
+#include "vswitch/core/coalesce.h"
 #include "vswitch/core/decide.h"
 #include "vswitch/core/frame.h"
 #include "vswitch/core/table.h"
@@ -14,7 +15,8 @@ namespace vswitch {
 /// Sorts a burst by destination, then hands every destination its frames in one transmit(). One per worker.
 ///
 /// Nothing is copied before flush(). A frame that its destination cannot take as it is gets finished here (checksum,
-/// segmentation, see adapt.h); all losses on the way out are counted at the destination port.
+/// segmentation, see adapt.h), and small ones that it could take as one are merged (coalesce.h); all losses on the way
+/// out are counted at the destination port.
 class Egress {
  public:
   explicit Egress(std::size_t worker);
@@ -41,6 +43,7 @@ class Egress {
   struct Slot {
     Queue* queue = nullptr;
     PortId port = kNoPort;
+    bool merges = false;  ///< takes merged frames
     OffloadCaps offloads;
     std::uint32_t max_frame = 0;
     std::uint32_t count = 0;
@@ -74,6 +77,7 @@ class Egress {
   void stage_unusual(PortId port, const Frame& frame) noexcept;
   void stage_adapted(PortId port, const Frame& frame) noexcept;
   void refuse(PortId port, Drop reason, std::size_t frames) noexcept;
+  void coalesce(Slot& slot) noexcept;
   void send(Slot& slot) noexcept;
 
   const Table* table_ = nullptr;
@@ -81,6 +85,7 @@ class Egress {
   std::size_t used_ = 0;
   std::size_t refused_ = 0;
   Adapter adapter_;
+  Coalescer coalescer_;
   PortId last_port_ = kNoPort;
   Slot* last_slot_ = nullptr;
   std::array<std::uint8_t, kMaxPorts> index_;  ///< port to slot, or kNoSlot

@@ -84,6 +84,7 @@ struct PortSpec {
   std::vector<Mac> source_macs;  ///< mode source: whose frames the port gets
   bool nodst = false;            ///< mode source: a match consumes the frame
   std::vector<IpPrefix> ips;
+  bool gro = true;  ///< small frames of a TCP flow are merged on their way to the port, if it takes larger ones
   AttachSpec attach;
 
   /// "tenant/name": how the port is known everywhere.

@@ -101,6 +101,7 @@ class TableBuilder::Build {
     table_->ports_[tenant.id] = {.present = true,
                                  .check_source = !spec.trusted && spec.mode != Mode::passthru,
                                  .access = spec.vlan != 0,
+                                 .gro = spec.gro,
                                  .mode = spec.mode,
                                  .domain = domain,
                                  .uplink = tenant.uplink,

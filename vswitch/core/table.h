@@ -32,6 +32,7 @@ struct PortEntry {
   bool is_uplink = false;
   bool check_source = false;  ///< a tenant's frames must carry one of its MACs
   bool access = false;        ///< VLAN access port: tagged frames are refused
+  bool gro = false;           ///< of a tenant port: PortSpec::gro
   Mode mode = Mode::bridge;
   DomainId domain = 0;          ///< of an uplink: the domain of frames whose VLAN no access port claims
   PortId uplink = kNoPort;      ///< of a tenant port: where the wire is

@@ -18,6 +18,10 @@ namespace vswitch {
 /// The sum of a chunk that starts at an odd byte of its message.
 [[nodiscard]] std::uint64_t checksum_shift(std::uint64_t sum) noexcept;
 
+/// A finished checksum after one 16-bit word under it has changed (RFC 1624 equation 3). All in memory order.
+[[nodiscard]] inline std::uint16_t checksum_replace(std::uint16_t checksum, std::uint16_t before,
+                                                    std::uint16_t after) noexcept;
+
 /// `sum` in 16 bits, not complemented, in memory order: what a NEEDS_CSUM frame carries in its checksum field.
 [[nodiscard]] std::uint16_t checksum_fold(std::uint64_t sum) noexcept;
 
@@ -29,6 +33,11 @@ namespace vswitch {
 [[nodiscard]] inline std::uint16_t checksum_finish(std::uint64_t sum) noexcept {
   const std::uint16_t checksum = checksum_complement(sum);
   return checksum == 0 ? std::uint16_t{0xffff} : checksum;
+}
+
+inline std::uint16_t checksum_replace(std::uint16_t checksum, std::uint16_t before, std::uint16_t after) noexcept {
+  return checksum_complement(std::uint64_t{static_cast<std::uint16_t>(~checksum)} +
+                             static_cast<std::uint16_t>(~before) + after);
 }
 
 /// The words of a length or a protocol number in a pseudo-header.
