@@ -4,7 +4,7 @@
 # usage: run.sh [--seconds S] [--keep] [NAME...]
 #   --seconds S  for each fuzzer (20)
 #   --keep       merge what reached new code into tests/fuzz/corpus/
-#   NAME         config, control, frame, attach, ring; without: all that are built
+#   NAME         config, control, frame, coalesce, attach, ring; without: all that are built
 # VSWITCH_FUZZ_BUILD names the build directory (build/fuzz). A crash leaves its input there, in fuzz-findings/.
 set -euo pipefail
 

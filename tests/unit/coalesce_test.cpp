@@ -189,6 +189,7 @@ TEST(Coalesce, FramesThatMayNotJoin) {
       {"overlap", [](BuiltFrame& f) { test::set16(f.bytes, f.l4 + 6, test::get16(f.bytes, f.l4 + 6) - 1); }},
       {"acknowledgment", [](BuiltFrame& f) { test::set16(f.bytes, f.l4 + 10, 9); }},
       {"window", [](BuiltFrame& f) { test::set16(f.bytes, f.l4 + 14, 501); }},
+      {"urgent pointer", [](BuiltFrame& f) { test::set16(f.bytes, f.l4 + 18, 1); }},
       {"options", [](BuiltFrame& f) { set8(f.bytes, f.l4 + 31, 0); }},
       {"reserved bits", [](BuiltFrame& f) { set8(f.bytes, f.l4 + 12, 0x81); }},
       {"SYN", [](BuiltFrame& f) { set8(f.bytes, f.l4 + 13, 0x12); }},

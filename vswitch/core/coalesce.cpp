@@ -34,7 +34,7 @@ constexpr std::size_t kTcpDataOffset = 12;
 constexpr std::size_t kTcpFlags = 13;
 constexpr std::size_t kTcpWindow = 14;
 constexpr std::uint16_t kTcpChecksum = 16;
-constexpr std::size_t kTcpOptions = 20;
+constexpr std::size_t kTcpUrgent = 18;  // and options
 constexpr std::byte kFin{0x01};
 constexpr std::byte kPsh{0x08};
 constexpr std::byte kCwr{0x80};
@@ -128,7 +128,7 @@ bool Coalescer::may_join(const Flow& flow, const Frame& frame, const Segment& se
   if (has(tcp[kTcpFlags], kCwr) || has(tcp[kTcpFlags] ^ with[kTcpFlags], ~kMayDiffer)) return false;
   return same_bytes(tcp + kTcpAcknowledgment, with + kTcpAcknowledgment, 4) &&
          tcp[kTcpDataOffset] == with[kTcpDataOffset] && same_bytes(tcp + kTcpWindow, with + kTcpWindow, 2) &&
-         same_bytes(tcp + kTcpOptions, with + kTcpOptions, segment.header_length - segment.l4 - kTcpOptions) &&
+         same_bytes(tcp + kTcpUrgent, with + kTcpUrgent, segment.header_length - segment.l4 - kTcpUrgent) &&
          same_ip(flow, frame);
 }
 
