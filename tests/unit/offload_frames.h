@@ -110,7 +110,11 @@ inline BuiltFrame build(const FrameSpec& spec) {
     put16(b, partial);
   }
   frame.header_length = b.size();
-  for (std::size_t i = 0; i < spec.payload; ++i) put(b, {unsigned((spec.seed + i) % 251)});
+  b.resize(b.size() + spec.payload);
+  unsigned byte = spec.seed % 251;
+  for (std::size_t i = frame.header_length; i < b.size(); ++i, byte = byte == 250 ? 0 : byte + 1) {
+    b[i] = static_cast<std::byte>(byte);
+  }
   frame.offload.flags = Offload::kNeedsChecksum;
   frame.offload.csum_start = static_cast<std::uint16_t>(frame.l4);
   frame.offload.csum_offset = spec.tcp ? 16 : 6;
