@@ -29,7 +29,7 @@ class TapQueue final : public Queue {
 
   [[nodiscard]] std::size_t receive(Burst& out) noexcept override;
   [[nodiscard]] std::size_t transmit(std::span<const Frame* const> frames) noexcept override;
-  void release(Burst& lent) noexcept override { lent.clear(); }
+  void release(Burst& /*lent*/) noexcept override {}  // the next receive() writes over them
   [[nodiscard]] int wait_fd() const noexcept override { return fd_.get(); }
   /// The descriptor is always armed: an arrival after the read that found nothing makes an edge.
   [[nodiscard]] bool arm() noexcept override { return drained_; }

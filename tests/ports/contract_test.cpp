@@ -123,6 +123,20 @@ TEST_P(Contract, LentFramesStayUntilTheyAreReleased) {
   EXPECT_EQ(rig().receive(later.size()), later);
 }
 
+// By what is in the burst the worker tells a tenant that sends from one whose frames are all refused, and passes the
+// latter over for a while.
+TEST_P(Contract, GivingFramesBackLeavesTheBurstAsItIs) {
+  open();
+  const auto sent = mixed(20, 500);
+  send_all(sent);
+  Burst burst;
+  std::size_t received = 0;
+  for (int tries = 0; received == 0 && tries < 100'000; ++tries) received = rig().queue().receive(burst);
+  EXPECT_EQ(burst.size(), received);
+  rig().queue().release(burst);
+  EXPECT_EQ(burst.size(), received);
+}
+
 TEST_P(Contract, TransmitsHeaderCopyAndRestInOrder) {
   open();
   const auto frames = mixed(200, kLongest);
