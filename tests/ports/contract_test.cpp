@@ -46,19 +46,6 @@ std::vector<TestFrame> mixed(std::size_t count, std::size_t longest, std::uint16
   return frames;
 }
 
-/// The frame with its tag inside the bytes.
-TestFrame with_inline_tag(TestFrame frame, std::uint16_t type = 0x8100) {
-  const std::byte tag[] = {static_cast<std::byte>(type >> 8), static_cast<std::byte>(type),
-                           static_cast<std::byte>(frame.vlan >> 8), static_cast<std::byte>(frame.vlan)};
-  frame.bytes.insert(frame.bytes.begin() + 12, std::begin(tag), std::end(tag));
-  frame.vlan = 0;
-  if (frame.offload.needs_checksum())
-    frame.offload.csum_start = static_cast<std::uint16_t>(frame.offload.csum_start + 4);
-  return frame;
-}
-/// A tag in bytes and a tag beside them say the same.
-TestFrame canonical(TestFrame frame) { return frame.vlan != 0 ? with_inline_tag(std::move(frame)) : frame; }
-
 class Contract : public testing::TestWithParam<Kind> {
  protected:
   void open(std::size_t workers = 1) {

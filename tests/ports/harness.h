@@ -60,9 +60,11 @@ struct Kind {
   std::function<std::unique_ptr<Harness>()> make;
 };
 inline void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
-std::unique_ptr<Harness> make_loop_harness();
+/// @param takes unfinished frames that the far end is ready for
+std::unique_ptr<Harness> make_loop_harness(OffloadCaps takes = OffloadCaps::all());
 std::unique_ptr<Harness> make_af_packet_harness();
-std::unique_ptr<Harness> make_ring_harness();
-std::unique_ptr<Harness> make_tap_harness();
+std::unique_ptr<Harness> make_ring_harness(OffloadCaps takes = OffloadCaps::all());
+/// @param offloads what "offloads" in tenants.json says
+std::unique_ptr<Harness> make_tap_harness(bool offloads = true);
 
 }  // namespace vswitch::test

@@ -7,6 +7,7 @@ namespace {
 /// The far end is this very program.
 class LoopHarness final : public Harness {
  public:
+  explicit LoopHarness(OffloadCaps takes) : takes_(takes) {}
   Traits traits() const override {
     Traits traits;
     traits.vlan_beside = true;
@@ -18,7 +19,10 @@ class LoopHarness final : public Harness {
     workers_ = context.workers;
     return std::make_unique<LoopPort>(context.workers);
   }
-  void connect(Port& port, TestReactor& /*reactor*/) override { port_ = dynamic_cast<LoopPort*>(&port); }
+  void connect(Port& port, TestReactor& /*reactor*/) override {
+    port_ = dynamic_cast<LoopPort*>(&port);
+    for (std::size_t w = 0; w < workers_; ++w) port_->queue(w).set_offloads(takes_);
+  }
   bool send(const TestFrame& frame) override {
     const std::size_t w =
         workers_ == 1 || frame.bytes.size() < 36 ? 0 : std::to_integer<std::size_t>(frame.bytes[35]) % workers_;
@@ -49,12 +53,13 @@ class LoopHarness final : public Harness {
   void close_far_end(TestReactor& /*reactor*/) override { port_->set_link(false); }
 
  private:
+  OffloadCaps takes_;
   LoopPort* port_ = nullptr;
   std::size_t workers_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<Harness> make_loop_harness() { return std::make_unique<LoopHarness>(); }
+std::unique_ptr<Harness> make_loop_harness(OffloadCaps takes) { return std::make_unique<LoopHarness>(takes); }
 
 }  // namespace vswitch::test

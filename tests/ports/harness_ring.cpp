@@ -18,10 +18,16 @@ struct Detach {
   void operator()(vswitch_port* port) const noexcept { vswitch_detach(port); }
 };
 
+std::uint32_t features_of(OffloadCaps takes) {
+  return (takes.checksum ? VSWITCH_FEATURE_CSUM : 0) | (takes.tso4 ? VSWITCH_FEATURE_TSO4 : 0) |
+         (takes.tso6 ? VSWITCH_FEATURE_TSO6 : 0) | (takes.ecn ? VSWITCH_FEATURE_ECN : 0) |
+         (takes.uso ? VSWITCH_FEATURE_USO : 0);
+}
+
 /// The far end is a tenant in this process: libvswitch over the port's real socket and memory.
 class RingHarness final : public Harness {
  public:
-  RingHarness() {
+  explicit RingHarness(OffloadCaps takes) : features_(features_of(takes)) {
     std::string path = "/tmp/vswitch-contract-XXXXXX";
     if (::mkdtemp(path.data()) == nullptr) throw_errno("make", "a folder for the port's socket");
     folder_ = path;
@@ -61,8 +67,7 @@ class RingHarness final : public Harness {
     std::thread attaching([&] {
       vswitch_options options{};
       options.size = sizeof(options);
-      options.features = VSWITCH_FEATURE_CSUM | VSWITCH_FEATURE_TSO4 | VSWITCH_FEATURE_TSO6 | VSWITCH_FEATURE_ECN |
-                         VSWITCH_FEATURE_USO;
+      options.features = features_;
       options.timeout_ms = 5000;
       result = vswitch_attach(socket().c_str(), &options, &tenant);
       if (result != 0) reason = vswitch_attach_error();
@@ -86,10 +91,10 @@ class RingHarness final : public Harness {
   }
   std::vector<TestFrame> read(int timeout_ms) override {
     std::vector<TestFrame> frames;
-    for (const Nanoseconds end = monotonic_now() + static_cast<Nanoseconds>(timeout_ms) * kMillisecond;
-         frames.empty() && monotonic_now() < end;) {
+    const Nanoseconds end = monotonic_now() + static_cast<Nanoseconds>(timeout_ms) * kMillisecond;
+    do {
       for (std::uint32_t queue = 0; queue < queues_; ++queue) read_queue(queue, frames);
-    }
+    } while (frames.empty() && monotonic_now() < end);
     return frames;
   }
   void set_narrow(bool /*narrow*/) override {}  // as long as nobody reads, there is only the ring
@@ -114,6 +119,7 @@ class RingHarness final : public Harness {
     }
   }
 
+  const std::uint32_t features_;
   std::string folder_;
   std::uint32_t queues_ = 1;
   Port* port_ = nullptr;
@@ -122,6 +128,6 @@ class RingHarness final : public Harness {
 
 }  // namespace
 
-std::unique_ptr<Harness> make_ring_harness() { return std::make_unique<RingHarness>(); }
+std::unique_ptr<Harness> make_ring_harness(OffloadCaps takes) { return std::make_unique<RingHarness>(takes); }
 
 }  // namespace vswitch::test

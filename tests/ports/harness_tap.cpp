@@ -11,6 +11,7 @@ namespace {
 //   TapPort === /dev/net/tun === tap0 -- RawSocket
 class TapHarness final : public Harness {
  public:
+  explicit TapHarness(bool offloads) : offloads_(offloads) {}
   Traits traits() const override {
     Traits traits;
     traits.never_full = true;
@@ -20,6 +21,7 @@ class TapHarness final : public Harness {
     TapAttachSpec attach;
     attach.netns = tenant_.path();
     attach.name = "tap0";
+    attach.offloads = offloads_;
     PortSpec spec;
     spec.tenant = "red";
     spec.name = "db";
@@ -41,12 +43,13 @@ class TapHarness final : public Harness {
   }
 
  private:
+  const bool offloads_;
   Namespace tenant_;
   std::optional<RawSocket> far_;
 };
 
 }  // namespace
 
-std::unique_ptr<Harness> make_tap_harness() { return std::make_unique<TapHarness>(); }
+std::unique_ptr<Harness> make_tap_harness(bool offloads) { return std::make_unique<TapHarness>(offloads); }
 
 }  // namespace vswitch::test

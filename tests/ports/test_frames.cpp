@@ -1,5 +1,7 @@
 #include "tests/ports/test_frames.h"
 
+#include <iterator>
+
 namespace vswitch::test {
 namespace {
 
@@ -53,6 +55,16 @@ void leave_checksum(TestFrame& frame, std::uint8_t protocol, std::uint16_t offse
 }
 
 }  // namespace
+
+TestFrame with_inline_tag(TestFrame frame, std::uint16_t type) {
+  const std::byte tag[] = {static_cast<std::byte>(type >> 8), static_cast<std::byte>(type),
+                           static_cast<std::byte>(frame.vlan >> 8), static_cast<std::byte>(frame.vlan)};
+  frame.bytes.insert(frame.bytes.begin() + 12, std::begin(tag), std::end(tag));
+  frame.vlan = 0;
+  if (frame.offload.needs_checksum())
+    frame.offload.csum_start = static_cast<std::uint16_t>(frame.offload.csum_start + 4);
+  return frame;
+}
 
 TestFrame unfinished_tcp(std::size_t payload, std::uint16_t gso_size, std::uint16_t source_port, const Mac& to) {
   constexpr std::uint8_t kTcp = 6;

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "tests/ports/harness.h"
@@ -32,6 +33,11 @@ inline std::uint16_t number_of(const TestFrame& frame) {
   return static_cast<std::uint16_t>(std::to_integer<unsigned>(frame.bytes[14]) << 8 |
                                     std::to_integer<unsigned>(frame.bytes[15]));
 }
+
+/// The frame with its tag inside the bytes.
+TestFrame with_inline_tag(TestFrame frame, std::uint16_t type = 0x8100);
+/// A tag in bytes and a tag beside them say the same: inside them.
+inline TestFrame canonical(TestFrame frame) { return frame.vlan != 0 ? with_inline_tag(std::move(frame)) : frame; }
 
 /// A TCP/IPv4 segment with `payload` bytes whose checksum is left to the receiver: the field holds the pseudo-header
 /// sum.
