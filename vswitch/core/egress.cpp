@@ -60,6 +60,7 @@ void Egress::stage_adapted(PortId port, const Frame& frame) noexcept {
   PortCounters& counters = table_->queue(port, worker_)->counters();
   (frame.offload.is_gso() ? counters.sw_gso : counters.sw_checksum).add(1);
   Slot& slot = slot_of(port);
+  slot.merges = false;  // what had to be cut is not to be put together again
   for (std::size_t i = 0; i < count; ++i) put(slot, *pieces[i]);
 }
 
