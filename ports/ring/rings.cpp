@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 
+#include "vswitch/base/short_copy.h"
 #include "vswitch/core/copy_out.h"
 #include "vswitch/core/intake.h"
 #include "vswitch/core/vlan.h"
@@ -14,6 +15,7 @@ namespace vswitch {
 namespace {
 
 constexpr std::size_t kLine = VSWITCH_RING_LINE;
+static_assert(kLine == kCopyLine);
 constexpr std::size_t kMaxRest = VSWITCH_RING_MAX_FRAME - kEthernetHeaderBytes;
 static_assert(kHeaderBytes == 2 * kLine && VSWITCH_RING_GUARD >= kHeaderBytes,
               "two lines are copied, whatever the length");
@@ -34,33 +36,6 @@ constexpr std::uint32_t line_up(std::uint32_t bytes) noexcept {
   return (bytes + static_cast<std::uint32_t>(kLine) - 1) & ~(static_cast<std::uint32_t>(kLine) - 1);
 }
 
-/// 16 bytes as one register, wherever they lie.
-using Move [[gnu::vector_size(16), gnu::aligned(1), gnu::may_alias]] = std::int64_t;
-constexpr std::size_t kMove = sizeof(Move);
-Move load(const std::byte* from) noexcept { return *reinterpret_cast<const Move*>(from); }
-void store(std::byte* to, Move value) noexcept { *reinterpret_cast<Move*>(to) = value; }
-
-inline void copy_line(std::byte* to, const std::byte* from) noexcept {
-  for (std::size_t at = 0; at < kLine; at += kMove) store(to + at, load(from + at));
-}
-
-/// Exactly `bytes` (at most kLine) bytes, by four moves that may overlap: nothing behind a frame may leak to another
-/// tenant.
-inline void copy_up_to_line(std::byte* to, const std::byte* from, std::size_t bytes) noexcept {
-  if (bytes < 2 * kMove) {
-    std::memcpy(to, from, bytes);
-    return;
-  }
-  const Move first = load(from);
-  const Move second = load(from + kMove);
-  const Move second_last = load(from + bytes - 2 * kMove);
-  const Move last = load(from + bytes - kMove);
-  store(to, first);
-  store(to + kMove, second);
-  store(to + bytes - 2 * kMove, second_last);
-  store(to + bytes - kMove, last);
-}
-
 /// copy_out() for what most frames are: untagged, and as they were received, so that the header copy has all of their
 /// first kHeaderBytes. (Frames that core derived from others are never plain.)
 inline void copy_frame(std::byte* to, const Frame& frame) noexcept {
@@ -77,6 +52,15 @@ inline void copy_frame(std::byte* to, const Frame& frame) noexcept {
   if (frame.length > frame.header_bytes) {
     std::memcpy(to + frame.header_bytes, frame.data + frame.header_bytes, frame.length - frame.header_bytes);
   }
+}
+
+/// Segments of one GSO frame lie behind each other, but each is a copy of its own, too short for the processor to see
+/// far enough ahead by itself.
+constexpr std::size_t kAhead = 2;
+constexpr std::uint32_t kMaxPrefetched = 2048;
+inline void prefetch_rest(const Frame& frame) noexcept {
+  if (frame.length > kMaxPrefetched) return;  // long enough for the processor
+  for (std::size_t at = frame.header_bytes; at < frame.length; at += kLine) __builtin_prefetch(frame.data + at);
 }
 
 }  // namespace
@@ -197,6 +181,7 @@ std::size_t RxRing::put(std::span<const Frame* const> frames, bool insert_tags) 
       continue;
     }
     if (tagged || !frame.offload.is_plain()) [[unlikely]] {
+      if (done + kAhead < wanted) prefetch_rest(*frames[done + kAhead]);
       copy_out(arena_ + offset, frame, tagged);
     } else {
       copy_frame(arena_ + offset, frame);

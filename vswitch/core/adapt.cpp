@@ -31,23 +31,27 @@ std::size_t Adapter::segment(const Frame& frame, OffloadCaps caps, std::span<con
   Segmenter segmenter({frame.header, frame.header_bytes}, frame.length, frame.offload);
   const std::size_t segments = segmenter.segments();
   if (segments == 0 || !has_room(segments, out.size())) return 0;
-  Frame derived;
-  derived.vlan = frame.vlan;
-  derived.offload.flags = Offload::kNeedsChecksum;
-  derived.offload.csum_start = frame.offload.csum_start;
-  derived.offload.csum_offset = frame.offload.csum_offset;
+  Finish finish = Finish::none;
   if (!caps.checksum) {
     const bool tcp = frame.offload.gso_kind() != Offload::kGsoUdpL4;
-    derived.finish = tcp ? Finish::checksum_as_is : Finish::checksum;
+    finish = tcp ? Finish::checksum_as_is : Finish::checksum;
   }
+  const Offload partial{.flags = Offload::kNeedsChecksum,
+                        .csum_start = frame.offload.csum_start,
+                        .csum_offset = frame.offload.csum_offset};
   for (std::size_t i = 0; i < segments; ++i) {
+    // Member by member: a Frame put together on the stack and then copied would wait for its own stores.
+    Frame& derived = memory_->frames[used_];
     derived.header = memory_->headers[used_].data();
     const Segmenter::Segment segment = segmenter.next({derived.header, kHeaderBytes});
     derived.data = frame.data + segment.offset;
     derived.length = segment.length;
     derived.header_bytes = segment.header_bytes;
-    memory_->frames[used_] = derived;
-    out[i] = &memory_->frames[used_++];
+    derived.vlan = frame.vlan;
+    derived.offload = partial;
+    derived.finish = finish;
+    out[i] = &derived;
+    ++used_;
   }
   return segments;
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <span>
 
+#include "vswitch/base/short_copy.h"
 #include "vswitch/core/vlan.h"
 #include "vswitch/net/checksum.h"
 #include "vswitch/net/wire.h"
@@ -10,9 +11,11 @@
 namespace vswitch {
 namespace {
 
-std::byte* copy_header(std::byte* to, const Frame& frame, bool insert_tag) noexcept {
+static_assert(kHeaderBytes == 2 * kCopyLine);
+
+inline std::byte* copy_header(std::byte* to, const Frame& frame, bool insert_tag) noexcept {
   if (!insert_tag) {
-    std::memcpy(to, frame.header, frame.header_bytes);
+    copy_up_to_two_lines(to, frame.header, frame.header_bytes);
     return to + frame.header_bytes;
   }
   const auto tag = vlan_tag(frame.vlan);

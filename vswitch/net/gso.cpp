@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "vswitch/base/short_copy.h"
 #include "vswitch/net/checksum.h"
 #include "vswitch/net/headers.h"
 #include "vswitch/net/offload_check.h"
@@ -51,51 +52,54 @@ Segmenter::Segmenter(std::span<const std::byte> header, std::size_t frame_length
   const std::uint32_t summed =
       tcp_ ? static_cast<std::uint32_t>(frame_length - l4_) : load_be16(&header[l4_ + kUdpLength]);
   pseudo_sum_ = load_raw<std::uint16_t>(&header[checksum_field_]) + checksum_word(~summed);
+  if (ipv4_) id_ = load_be16(&header[l3_ + kIpv4Id]);
+  if (tcp_) sequence_ = load_be32(&header[l4_ + kTcpSequence]);
+  full_ = lengths_of(std::uint32_t{header_length_} + gso_size_);
 }
 
 Segmenter::Segment Segmenter::next(std::span<std::byte> out) noexcept {
   if (index_ == segments_ || out.size() < header_.size()) return {};
+  const bool last = index_ + 1 == segments_;
   const std::uint32_t offset = index_ * gso_size_;
-  const std::uint32_t payload = std::min<std::uint32_t>(gso_size_, payload_ - offset);
+  const std::uint32_t payload = last ? payload_ - offset : gso_size_;
   const std::size_t start = std::size_t{header_length_} + offset;
   const std::size_t in_header = start < header_.size() ? std::min<std::size_t>(payload, header_.size() - start) : 0;
   std::byte* const header = out.data();
-  std::memcpy(header, header_.data(), header_length_);
+  copy_up_to_two_lines(header, header_.data(), header_length_);
   if (in_header != 0) std::memcpy(header + header_length_, &header_[start], in_header);
-  const std::size_t length = std::size_t{header_length_} + payload;
-  write_ip(header, length);
-  if (tcp_) {
-    write_tcp(header);
+  const std::uint32_t length = header_length_ + payload;
+  const Lengths lengths = last ? lengths_of(length) : full_;
+
+  std::byte* const ip = header + l3_;
+  if (ipv4_) {
+    const std::uint16_t id = swap_to_wire(static_cast<std::uint16_t>(id_ + index_));
+    store_raw(ip + kIpv4TotalLength, lengths.ip);
+    store_raw(ip + kIpv4Id, id);
+    store_raw(ip + kIpv4Checksum, checksum_complement(lengths.ipv4_sum + id));
   } else {
-    store_be16(header + l4_ + kUdpLength, static_cast<std::uint16_t>(length - l4_));
+    store_raw(ip + kIpv6PayloadLength, lengths.ip);
   }
-  const auto transport_length = static_cast<std::uint32_t>(length - l4_);
-  store_raw(header + checksum_field_, checksum_fold(pseudo_sum_ + checksum_word(transport_length)));
+  std::byte* const l4 = header + l4_;
+  if (tcp_) {
+    store_be32(l4 + kTcpSequence, sequence_ + offset);
+    const unsigned cleared = (index_ != 0 ? kTcpCwr : 0U) | (last ? 0U : kTcpFin | kTcpPsh);
+    l4[kTcpFlags] &= ~static_cast<std::byte>(cleared);
+  } else {
+    store_raw(l4 + kUdpLength, lengths.transport);
+  }
+  store_raw(header + checksum_field_, lengths.pseudo);
   ++index_;
-  return {static_cast<std::uint32_t>(length), offset, static_cast<std::uint16_t>(header_length_ + in_header)};
+  return {length, offset, static_cast<std::uint16_t>(header_length_ + in_header)};
 }
 
-void Segmenter::write_ip(std::byte* header, std::size_t length) const noexcept {
-  std::byte* ip = header + l3_;
-  const auto ip_length = static_cast<std::uint16_t>(length - l3_);
-  if (!ipv4_) {
-    store_be16(ip + kIpv6PayloadLength, static_cast<std::uint16_t>(ip_length - kIpv6HeaderBytes));
-    return;
-  }
-  store_be16(ip + kIpv4TotalLength, ip_length);
-  store_be16(ip + kIpv4Id, static_cast<std::uint16_t>(load_be16(ip + kIpv4Id) + index_));
-  const std::uint64_t changed =
-      std::uint64_t{load_raw<std::uint16_t>(ip + kIpv4TotalLength)} + load_raw<std::uint16_t>(ip + kIpv4Id);
-  store_raw(ip + kIpv4Checksum, checksum_complement(ipv4_sum_ + changed));
-}
-
-void Segmenter::write_tcp(std::byte* header) const noexcept {
-  std::byte* tcp = header + l4_;
-  store_be32(tcp + kTcpSequence, load_be32(tcp + kTcpSequence) + index_ * gso_size_);
-  unsigned cleared = 0;
-  if (index_ != 0) cleared |= kTcpCwr;
-  if (!is_last()) cleared |= kTcpFin | kTcpPsh;
-  tcp[kTcpFlags] &= ~static_cast<std::byte>(cleared);
+Segmenter::Lengths Segmenter::lengths_of(std::uint32_t length) const noexcept {
+  Lengths lengths;
+  const std::uint32_t ip = length - l3_ - (ipv4_ ? 0U : kIpv6HeaderBytes);
+  lengths.ip = swap_to_wire(static_cast<std::uint16_t>(ip));
+  lengths.transport = swap_to_wire(static_cast<std::uint16_t>(length - l4_));
+  lengths.ipv4_sum = ipv4_sum_ + lengths.ip;
+  lengths.pseudo = checksum_fold(pseudo_sum_ + checksum_word(length - l4_));
+  return lengths;
 }
 
 }  // namespace vswitch

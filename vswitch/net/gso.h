@@ -39,18 +39,26 @@ class Segmenter {
   [[nodiscard]] Segment next(std::span<std::byte> out) noexcept;
 
  private:
-  void write_ip(std::byte* header, std::size_t length) const noexcept;
-  void write_tcp(std::byte* header) const noexcept;
-  [[nodiscard]] bool is_last() const noexcept { return index_ + 1 == segments_; }
+  /// What a segment's length decides: the same for all but the last one. In wire order.
+  struct Lengths {
+    std::uint64_t ipv4_sum = 0;   ///< of the IPv4 header but for its ID
+    std::uint16_t ip = 0;         ///< IPv4 total length, IPv6 payload length
+    std::uint16_t transport = 0;  ///< UDP length
+    std::uint16_t pseudo = 0;     ///< sum of the pseudo-header
+  };
+  [[nodiscard]] Lengths lengths_of(std::uint32_t length) const noexcept;
 
   std::span<const std::byte> header_;
   std::uint64_t ipv4_sum_ = 0;    ///< of the IPv4 header's words that do not change
   std::uint64_t pseudo_sum_ = 0;  ///< without the length
+  Lengths full_;                  ///< of a segment with gso_size bytes of payload
   std::uint32_t payload_ = 0;
+  std::uint32_t sequence_ = 0;
   std::uint32_t segments_ = 0;
   std::uint32_t index_ = 0;
   std::uint16_t gso_size_ = 0;
   std::uint16_t header_length_ = 0;
+  std::uint16_t id_ = 0;
   std::uint16_t l3_ = 0;
   std::uint16_t l4_ = 0;
   std::uint16_t checksum_field_ = 0;  ///< from frame start
