@@ -18,13 +18,17 @@ constexpr std::size_t kMaxCallers = 8;
 constexpr std::uint32_t kFeatures =
     VSWITCH_FEATURE_CSUM | VSWITCH_FEATURE_TSO4 | VSWITCH_FEATURE_TSO6 | VSWITCH_FEATURE_ECN | VSWITCH_FEATURE_USO;
 
-OffloadCaps caps_of(std::uint32_t features) noexcept {
-  const bool checksum = (features & VSWITCH_FEATURE_CSUM) != 0;  // segmentation without checksums makes no sense
-  return {.checksum = checksum,
-          .tso4 = checksum && (features & VSWITCH_FEATURE_TSO4) != 0,
-          .tso6 = checksum && (features & VSWITCH_FEATURE_TSO6) != 0,
-          .ecn = checksum && (features & VSWITCH_FEATURE_ECN) != 0,
-          .uso = checksum && (features & VSWITCH_FEATURE_USO) != 0};
+/// What can be granted of the features asked for: segmentation without checksums makes no sense.
+constexpr std::uint32_t grantable(std::uint32_t features) noexcept {
+  return (features & VSWITCH_FEATURE_CSUM) != 0 ? features & kFeatures : 0;
+}
+
+constexpr OffloadCaps caps_of(std::uint32_t granted) noexcept {
+  return {.checksum = (granted & VSWITCH_FEATURE_CSUM) != 0,
+          .tso4 = (granted & VSWITCH_FEATURE_TSO4) != 0,
+          .tso6 = (granted & VSWITCH_FEATURE_TSO6) != 0,
+          .ecn = (granted & VSWITCH_FEATURE_ECN) != 0,
+          .uso = (granted & VSWITCH_FEATURE_USO) != 0};
 }
 
 /// Compares without telling by its duration where the difference is.
@@ -217,7 +221,7 @@ void RingPort::answer(int socket, const vswitch_welcome& welcome, const std::vec
 
 void RingPort::attach(Fd& socket, const vswitch_hello& hello, const ucred& peer) {
   vswitch_welcome welcome = welcome_with(0, "");
-  welcome.features = hello.features & kFeatures;
+  welcome.features = grantable(hello.features);
   const vswitch_geometry geometry{welcome.queues, welcome.rx_rings, welcome.ring_frames, welcome.arena_bytes};
   attachment_ = std::make_unique<Attachment>(geometry, first_worker_);
   std::vector<int> fds{attachment_->switch_fd(), attachment_->tenant_fd()};

@@ -63,6 +63,13 @@ TEST(RingAttach, TellsThePort) {
   EXPECT_EQ(info.addresses[1].bytes[15], 0x11);
 }
 
+TEST(RingAttach, GrantsNothingWithoutChecksums) {
+  RingSwitch net(1);
+  const tenant::Port port(net.socket(0), {.features = VSWITCH_FEATURE_TSO4 | VSWITCH_FEATURE_USO});
+  EXPECT_EQ(port.info().features, 0U);
+  EXPECT_EQ(net.port(0).queue(0).offloads(), OffloadCaps{});
+}
+
 TEST(RingAttach, RefusesOtherUsers) {
   RingSwitch net(1);
   ASSERT_EQ(::geteuid(), 0U) << "run as root";

@@ -67,8 +67,8 @@ struct vswitch_consumer_lines {
   uint8_t wake_pad[60];
 };
 
-/* Features a client asks for in its hello: unfinished frames it is ready to receive. */
-#define VSWITCH_FEATURE_CSUM 1u /* NEEDS_CSUM and DATA_VALID */
+/* Features a client asks for in its hello: unfinished frames it is ready to receive. Without CSUM none is granted. */
+#define VSWITCH_FEATURE_CSUM 1u /* NEEDS_CSUM */
 #define VSWITCH_FEATURE_TSO4 2u
 #define VSWITCH_FEATURE_TSO6 4u
 #define VSWITCH_FEATURE_ECN 8u
