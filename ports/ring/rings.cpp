@@ -19,6 +19,8 @@ static_assert(kLine == kCopyLine);
 constexpr std::size_t kMaxRest = VSWITCH_RING_MAX_FRAME - kEthernetHeaderBytes;
 static_assert(kHeaderBytes == 2 * kLine && VSWITCH_RING_GUARD >= kHeaderBytes,
               "two lines are copied, whatever the length");
+static_assert(VSWITCH_RING_HEADER_BYTES == kHeaderBytes && VSWITCH_RING_MAX_SEGMENTS == kMaxSegments,
+              "what tenants are told about GSO frames");
 
 std::uint32_t load_acquire(std::uint32_t& shared) noexcept {
   return std::atomic_ref<std::uint32_t>(shared).load(std::memory_order_acquire);

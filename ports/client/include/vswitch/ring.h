@@ -30,7 +30,9 @@ extern "C" {
 #define VSWITCH_RING_LINE 64u   /* index lines, frame alignment */
 #define VSWITCH_RING_GUARD 128u /* readable bytes behind an arena: fixed-size copies may read past the last frame */
 #define VSWITCH_RING_MAX_QUEUES 16u
-#define VSWITCH_RING_MAX_FRAME 65600u /* bytes of the longest frame: a 64 KiB GSO frame with two VLAN tags */
+#define VSWITCH_RING_MAX_FRAME 65600u  /* bytes of the longest frame: a 64 KiB GSO frame with two VLAN tags */
+#define VSWITCH_RING_MAX_SEGMENTS 128u /* a GSO frame may ask for at most so many */
+#define VSWITCH_RING_HEADER_BYTES 128u /* what the switch judges; a GSO frame's headers are within */
 #define VSWITCH_RING_TOKEN_BYTES 64u
 #define VSWITCH_RING_NAME_BYTES 128u
 #define VSWITCH_RING_MESSAGE_BYTES 192u
@@ -39,12 +41,20 @@ extern "C" {
 /* Offload metadata, struct virtio_net_hdr semantics (virtio 1.2, section 5.1.6), host byte order. All zero: a finished
  * frame. */
 struct vswitch_offload {
-  uint8_t flags;        /* 1 NEEDS_CSUM, 2 DATA_VALID (towards the tenant only) */
-  uint8_t gso_type;     /* 0 none, 1 TCPv4, 4 TCPv6, 5 UDP_L4; +0x80 ECN */
+  uint8_t flags;        /* VSWITCH_OFFLOAD_* */
+  uint8_t gso_type;     /* VSWITCH_GSO_* */
   uint16_t gso_size;    /* payload bytes of each segment */
   uint16_t csum_start;  /* from frame start */
   uint16_t csum_offset; /* of the checksum field, from csum_start */
 };
+
+#define VSWITCH_OFFLOAD_NEEDS_CSUM 1u /* sum from csum_start to the end; the field holds the pseudo-header's */
+#define VSWITCH_OFFLOAD_DATA_VALID 2u /* the checksum was found right; towards the tenant only */
+#define VSWITCH_GSO_NONE 0u
+#define VSWITCH_GSO_TCP4 1u
+#define VSWITCH_GSO_TCP6 4u
+#define VSWITCH_GSO_UDP_L4 5u /* every segment a datagram of its own; both IP versions */
+#define VSWITCH_GSO_ECN 0x80u /* added to a TCP type when CWR is set */
 
 /* One frame in an arena. */
 struct vswitch_descriptor {

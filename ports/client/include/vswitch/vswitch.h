@@ -102,6 +102,44 @@ int vswitch_fd(struct vswitch_port* port, uint32_t queue);
  * (call again later: this is what attaches again). */
 int vswitch_arm(struct vswitch_port* port, uint32_t queue);
 
+/* --- Offloads: what is left undone on a frame, without knowing virtio. These look at one frame only; any thread. ---
+ */
+
+/* Leaves the transport checksum of a frame to be sent to whoever needs it: the receiver on this host may not, a network
+ * device computes it, else the switch does. Call it last, when all headers are written, with the lengths and the IPv4
+ * header checksum right: Ethernet, up to two VLAN tags, IPv4, or IPv6 with hop-by-hop, routing and destination options
+ * headers, and TCP, UDP or (over IPv6) ICMPv6. Stores the pseudo-header sum in the checksum field and sets the frame's
+ * offload.
+ * Returns 0; -EINVAL headers that are cut short, or lengths that are not the frame's (padding included); -EOPNOTSUPP
+ * another protocol, a fragment, a routing header with segments left (only its type says what the final destination is),
+ * or more than eight extension headers. On error the frame is as it was. */
+int vswitch_frame_partial_checksum(struct vswitch_frame* frame);
+
+/* The same, and leaves it to others to cut the frame, of up to 64 KiB, into frames of `segment_bytes` bytes of TCP or
+ * UDP payload each (the last may be shorter). The length in the IP header is the whole frame's. A frame with no more
+ * payload than that is sent whole. The port's MTU applies to the segments.
+ * Returns as above, and -EMSGSIZE: more than VSWITCH_RING_MAX_SEGMENTS segments; -EINVAL also: `segment_bytes` is 0;
+ * -EOPNOTSUPP also: ICMPv6, or headers of more than VSWITCH_RING_HEADER_BYTES. */
+int vswitch_frame_segment(struct vswitch_frame* frame, uint16_t segment_bytes);
+
+enum vswitch_checksum {
+  VSWITCH_CHECKSUM_UNKNOWN = 0, /* to be verified */
+  VSWITCH_CHECKSUM_VALID = 1,   /* was verified */
+  VSWITCH_CHECKSUM_PARTIAL = 2  /* comes from this host: the data is good, the field holds no checksum yet */
+};
+
+/* What is known about a received frame's transport checksum. A tenant that asked for no features gets no PARTIAL. */
+enum vswitch_checksum vswitch_frame_checksum(const struct vswitch_frame* frame);
+
+/* Payload bytes of each segment that a received frame is to be, or was, cut into; 0: it is one frame. */
+uint16_t vswitch_frame_segment_bytes(const struct vswitch_frame* frame);
+
+/* Copies a received frame to `out`, of `room` bytes, with its checksum computed if that was left undone: for passing it
+ * on to something without offloads. `out` gets frame->length bytes and must not overlap the frame.
+ * Returns 0; -EOPNOTSUPP a frame that is to be cut; -ENOBUFS `room` is too small; -EINVAL an offload that is not within
+ * the frame. On error nothing is written. */
+int vswitch_frame_finish(const struct vswitch_frame* frame, void* out, uint32_t room);
+
 #ifdef __cplusplus
 }
 #endif

@@ -17,6 +17,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -35,6 +36,36 @@ using Info = ::vswitch_port_info;
 /// A reserved frame's room: writable, and as long as was asked for until `length` is made shorter.
 [[nodiscard]] inline std::span<std::byte> room(const Frame& frame) noexcept {
   return {static_cast<std::byte*>(frame.data), frame.length};
+}
+
+/// Leaves the transport checksum of a frame to be sent undone: vswitch_frame_partial_checksum().
+/// @return 0, or a negative errno; then the frame is as it was
+[[nodiscard]] inline int partial_checksum(Frame& frame) noexcept { return ::vswitch_frame_partial_checksum(&frame); }
+/// Leaves cutting it into segments undone, too: vswitch_frame_segment().
+/// @param segment_bytes TCP or UDP payload of each
+/// @return 0, or a negative errno; then the frame is as it was
+[[nodiscard]] inline int segment(Frame& frame, std::uint16_t segment_bytes) noexcept {
+  return ::vswitch_frame_segment(&frame, segment_bytes);
+}
+
+/// What is known about a received frame's transport checksum.
+enum class Checksum : std::uint8_t {
+  unknown = VSWITCH_CHECKSUM_UNKNOWN,  ///< to be verified
+  valid = VSWITCH_CHECKSUM_VALID,      ///< was verified
+  partial = VSWITCH_CHECKSUM_PARTIAL,  ///< from this host: the data is good, the field holds no checksum yet
+};
+[[nodiscard]] inline Checksum checksum(const Frame& frame) noexcept {
+  return static_cast<Checksum>(::vswitch_frame_checksum(&frame));
+}
+/// Payload bytes of each segment of a received frame; 0: it is one frame.
+[[nodiscard]] inline std::uint16_t segment_bytes(const Frame& frame) noexcept {
+  return ::vswitch_frame_segment_bytes(&frame);
+}
+/// Copies a received frame to the start of `out`, its checksum computed: vswitch_frame_finish().
+/// @return 0, or a negative errno; then nothing was written
+[[nodiscard]] inline int finish(const Frame& frame, std::span<std::byte> out) noexcept {
+  const std::size_t most = std::numeric_limits<std::uint32_t>::max();
+  return ::vswitch_frame_finish(&frame, out.data(), static_cast<std::uint32_t>(out.size() < most ? out.size() : most));
 }
 
 struct Options {
