@@ -68,8 +68,9 @@ class Queue {
   [[nodiscard]] virtual Drop refusal() const noexcept { return Drop::dest_full; }
 
   /// Unfinished frames that transmit() takes at this moment. Any thread; set by the port, changeable while frames flow.
-  [[nodiscard]] OffloadCaps offloads() const noexcept { return unpack(offloads_.load(std::memory_order_relaxed)); }
-  void set_offloads(OffloadCaps caps) noexcept { offloads_.store(pack(caps), std::memory_order_relaxed); }
+  /// Sequentially consistent, as Published: after set_offloads() and Quiescence::wait() no worker acts on the old ones.
+  [[nodiscard]] OffloadCaps offloads() const noexcept { return unpack(offloads_.load(std::memory_order_seq_cst)); }
+  void set_offloads(OffloadCaps caps) noexcept { offloads_.store(pack(caps), std::memory_order_seq_cst); }
 
   [[nodiscard]] PortCounters& counters() const noexcept { return counters_; }
 
