@@ -10,12 +10,11 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "session.h"
 
-enum { DEFAULT_TIMEOUT_MS = 1000, MAX_FDS = 2 + 2 * VSWITCH_RING_MAX_QUEUES };
+enum { MAX_FDS = 2 + 2 * VSWITCH_RING_MAX_QUEUES };
 #define RETRY_NS 20000000ull /* between two tries to attach again */
 
 static _Thread_local char last_error[256] = "no error";
@@ -28,12 +27,6 @@ __attribute__((format(printf, 2, 3))) static int fail(int err, const char* forma
   vsnprintf(last_error, sizeof(last_error), format, arguments);
   va_end(arguments);
   return -err;
-}
-
-static uint64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 static void close_fds(const int* fds, size_t count) {
@@ -156,7 +149,7 @@ static int adopt(struct session* s, const struct vswitch_welcome* welcome, const
 }
 
 int session_open(const char* path, const struct vswitch_options* options, struct session** session) {
-  const int timeout_ms = options->timeout_ms > 0 ? options->timeout_ms : DEFAULT_TIMEOUT_MS;
+  const int timeout_ms = answer_timeout_ms(options);
   const int fd = connect_to(path, timeout_ms);
   if (fd < 0) return fd;
   struct vswitch_hello hello = {.magic = VSWITCH_RING_MAGIC,
@@ -208,9 +201,8 @@ void session_release(struct session* s) {
 }
 
 bool session_is_over(const struct session* session) {
-  char byte;
-  const ssize_t got = recv(session->control_fd, &byte, sizeof(byte), MSG_DONTWAIT | MSG_PEEK);
-  return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
+  struct pollfd end = {.fd = session->control_fd, .events = POLLRDHUP};
+  return poll(&end, 1, 0) > 0;
 }
 
 static void describe(const struct session* s, uint64_t attachments, struct vswitch_port_info* info) {
@@ -259,7 +251,7 @@ struct session* queue_session_slow(struct vswitch_port* port, struct queue* queu
   if (queue->peeked != 0) return NULL; /* the thread still looks at frames of the session that is over */
   if (pthread_mutex_trylock(&port->lock) != 0) {
     if (__atomic_load_n(&port->session, __ATOMIC_ACQUIRE) == NULL) return NULL; /* another thread is attaching */
-    pthread_mutex_lock(&port->lock); /* another queue is taking the session up: a moment */
+    pthread_mutex_lock(&port->lock); /* a queue takes the session up, or features are asked for: a moment */
   }
   if (port->session == NULL && now_ns() >= port->next_try_ns) {
     struct session* fresh = NULL;
@@ -321,6 +313,7 @@ void vswitch_detach(struct vswitch_port* port) {
 
 void vswitch_info(struct vswitch_port* port, struct vswitch_port_info* info) {
   pthread_mutex_lock(&port->lock);
+  port_hear(port); /* an answer that came too late for who had asked */
   *info = port->last_info;
   pthread_mutex_unlock(&port->lock);
 }

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <time.h>
 #include <vswitch/vswitch.h>
 
 /* Tenant to switch; private state of the producer. */
@@ -68,7 +69,8 @@ struct vswitch_port {
   uint64_t next_try_ns;               /* under lock */
   struct vswitch_port_info last_info; /* under lock */
   char* path;
-  struct vswitch_options options; /* token points to `token` */
+  struct vswitch_options options; /* features under lock; token points to `token` */
+  uint32_t features_serial;       /* under lock: of the last request for other features */
   char token[VSWITCH_RING_TOKEN_BYTES];
   struct queue queues[VSWITCH_RING_MAX_QUEUES];
 };
@@ -76,8 +78,12 @@ struct vswitch_port {
 /* Connects, says hello, maps the memory. Returns 0 or a negative errno, with words in vswitch_attach_error(). */
 int session_open(const char* path, const struct vswitch_options* options, struct session** session);
 void session_release(struct session* session);
-/* True if the switch has hung up. */
+/* True if the switch has hung up, whatever it has said before. */
 bool session_is_over(const struct session* session);
+
+/* Under the lock: takes what the switch has said about features into last_info. Returns the serial of the last answer
+ * taken; 0: there was none. */
+uint32_t port_hear(struct vswitch_port* port);
 
 /* The session `queue` is to use now, or NULL: takes up a new one, tries to attach when there is none. */
 struct session* queue_session_slow(struct vswitch_port* port, struct queue* queue);
@@ -88,6 +94,17 @@ static inline struct session* queue_session(struct vswitch_port* port, struct qu
   struct session* session = __atomic_load_n(&port->session, __ATOMIC_ACQUIRE);
   if (__builtin_expect(session != NULL && session == queue->session, 1)) return session;
   return queue_session_slow(port, queue);
+}
+
+/* How long the switch may take to answer. */
+static inline int answer_timeout_ms(const struct vswitch_options* options) {
+  return options->timeout_ms > 0 ? options->timeout_ms : 1000;
+}
+
+static inline uint64_t now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 /* The clock is read every CHECK_CALLS idle calls or commits, the control socket at most every CHECK_MS. */

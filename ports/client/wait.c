@@ -75,7 +75,8 @@ int vswitch_arm(struct vswitch_port* port, uint32_t index) {
 /* One sleep. Returns 1 woken, 0 time is up, negative errno. */
 static int sleep_once(struct vswitch_port* port, struct queue* queue, struct session* session, uint32_t index,
                       int timeout) {
-  struct pollfd fds[2] = {{.fd = -1, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
+  /* Of the control socket only its end is of interest: answers are for the thread that asked. */
+  struct pollfd fds[2] = {{.fd = -1, .events = POLLIN}, {.fd = -1, .events = POLLRDHUP}};
   if (session != NULL) {
     fds[0].fd = session->wake_fds[index];
     fds[1].fd = session->control_fd;

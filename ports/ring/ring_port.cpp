@@ -1,5 +1,6 @@
 #include "ports/ring/ring_port.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@ namespace {
 
 constexpr Nanoseconds kHelloDeadline = 5 * kSecond;
 constexpr std::size_t kMaxCallers = 8;
+constexpr Nanoseconds kRequestPause = 10 * kMillisecond;
 constexpr std::uint32_t kFeatures =
     VSWITCH_FEATURE_CSUM | VSWITCH_FEATURE_TSO4 | VSWITCH_FEATURE_TSO6 | VSWITCH_FEATURE_ECN | VSWITCH_FEATURE_USO;
 
@@ -45,10 +47,10 @@ void copy_text(char (&to)[N], const std::string& text) noexcept {
   std::memcpy(to, text.data(), std::min(text.size(), N - 1));
 }
 
+/// Whatever was said before and is still unread.
 bool hung_up(int socket) noexcept {
-  char byte;
-  const ssize_t got = ::recv(socket, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT);
-  return got == 0 || (got < 0 && errno != EAGAIN);
+  pollfd end{socket, POLLRDHUP, 0};
+  return ::poll(&end, 1, 0) > 0;
 }
 
 }  // namespace
@@ -221,34 +223,73 @@ void RingPort::answer(int socket, const vswitch_welcome& welcome, const std::vec
 
 void RingPort::attach(Fd& socket, const vswitch_hello& hello, const ucred& peer) {
   vswitch_welcome welcome = welcome_with(0, "");
-  welcome.features = grantable(hello.features);
   const vswitch_geometry geometry{welcome.queues, welcome.rx_rings, welcome.ring_frames, welcome.arena_bytes};
   attachment_ = std::make_unique<Attachment>(geometry, first_worker_);
   std::vector<int> fds{attachment_->switch_fd(), attachment_->tenant_fd()};
   for (std::uint32_t q = 0; q < geometry.queues; ++q)
     fds.push_back(queues_[(first_worker_ + q) % queues_.size()]->wait_fd());
   for (std::uint32_t q = 0; q < geometry.queues; ++q) fds.push_back(attachment_->tenant_wake_fd(q));
-  for (const auto& queue : queues_) {  // before the answer: whoever has it can be sent to
-    queue->set_offloads(caps_of(welcome.features));
-    queue->attach(attachment_.get());
-  }
+  asked_ = hello.features;
+  apply_features();
+  welcome.features = granted_;
+  for (const auto& queue : queues_) queue->attach(attachment_.get());  // before the answer: who has it can be sent to
+  client_ = std::move(socket);
   try {
-    answer(socket.get(), welcome, fds);
-    client_watch_ = context_.reactor.watch(socket.get(), [this] { on_client(); });
+    answer(client_.get(), welcome, fds);
+    watch_client();
   } catch (...) {
+    socket = std::move(client_);
     detach();
     throw;
   }
   attachment_->close_files();
-  client_ = std::move(socket);
+  next_request_ = 0;
   peer_ = peer;
   context_.changed();
 }
 
-/// The client has nothing to say after its hello: whatever arrives is the end.
-void RingPort::on_client() noexcept {
+void RingPort::watch_client() {
+  client_watch_ = context_.reactor.watch(client_.get(), [this] { on_client(); });
+}
+
+/// The client hung up, or asks for other features, which it may do now and then. Whatever else it says is the end.
+void RingPort::on_client() {
+  if (!hung_up(client_.get())) {
+    const Nanoseconds now = monotonic_now();
+    if (now < next_request_) {  // it keeps us busy: not more than so
+      context_.reactor.cancel(client_watch_);
+      client_watch_ = context_.reactor.after(next_request_ - now, [this] { watch_client(); });
+      return;
+    }
+    next_request_ = now + kRequestPause;
+    if (on_request()) return;
+  }
   detach();
   context_.changed();
+}
+
+/// @return false: it is no request, or the client does not read its answers
+bool RingPort::on_request() noexcept {
+  std::array<std::byte, sizeof(vswitch_features_request) + 1> bytes;
+  const ssize_t got = ::recv(client_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+  if (got < 0) return errno == EAGAIN || errno == EINTR;
+  vswitch_features_request request;
+  if (got != static_cast<ssize_t>(sizeof(request))) return false;
+  std::memcpy(&request, bytes.data(), sizeof(request));
+  if (request.magic != VSWITCH_RING_FEATURES_MAGIC) return false;
+  asked_ = request.features;
+  apply_features();
+  const vswitch_features_answer answer{VSWITCH_RING_FEATURES_MAGIC, request.serial, granted_};
+  return ::send(client_.get(), &answer, sizeof(answer), MSG_DONTWAIT | MSG_NOSIGNAL) ==
+         static_cast<ssize_t>(sizeof(answer));
+}
+
+/// Grants what is asked for and permitted. Returns when no worker will send the client what it is no longer ready for.
+void RingPort::apply_features() noexcept {
+  const std::uint32_t before = granted_;
+  granted_ = grantable(asked_ & permitted_);
+  for (const auto& queue : queues_) queue->set_offloads(caps_of(granted_));
+  if ((before & ~granted_) != 0) context_.quiescence.wait();
 }
 
 void RingPort::detach() noexcept {
@@ -256,6 +297,7 @@ void RingPort::detach() noexcept {
     queue->attach(nullptr);
     queue->set_offloads({});  // seen by every worker before the next client, who may not want unfinished frames
   }
+  asked_ = granted_ = 0;
   context_.quiescence.wait();
   attachment_.reset();
   context_.reactor.cancel(client_watch_);

@@ -42,7 +42,10 @@ class RingPort final : public Port {
   void listen_now();
   void on_hello(int fd);
   void end_call(int fd) noexcept;
-  void on_client() noexcept;
+  void watch_client();
+  void on_client();
+  [[nodiscard]] bool on_request() noexcept;
+  void apply_features() noexcept;
   void detach() noexcept;
   [[nodiscard]] int judge(const vswitch_hello& hello, const ucred& peer, int socket, std::string& why);
   void answer(int socket, const vswitch_welcome& welcome, const std::vector<int>& fds);
@@ -60,8 +63,12 @@ class RingPort final : public Port {
   std::map<int, Caller> callers_;
   std::unique_ptr<Attachment> attachment_;
   Fd client_;
-  Reactor::Handle client_watch_ = 0;
+  Reactor::Handle client_watch_ = 0;  ///< or the timer after which it is watched again
+  Nanoseconds next_request_ = 0;      ///< the client is not heard before
   ucred peer_{};
+  std::uint32_t asked_ = 0;        ///< VSWITCH_FEATURE_*: what the client is ready to receive
+  std::uint32_t permitted_ = ~0U;  ///< and may receive
+  std::uint32_t granted_ = 0;      ///< what the queues give it
 };
 
 }  // namespace vswitch

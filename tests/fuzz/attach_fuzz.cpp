@@ -1,7 +1,7 @@
-// A client's hello over a real socket to a real ring port.
+// A client's hello over a real socket to a real ring port, and what it says while it is attached.
 //
-// Input: 1 byte, bit 0: to the port that wants a token, bit 1: the hello's head is made right; then the first message
-// (as long as a hello, if there is so much), then what is left as a second one.
+// Input: 1 byte, bit 0: to the port that wants a token, bit 1: the hello's head is made right, bit 2: so is that of the
+// second message; then the first message (as long as a hello, if there is so much), then what is left as a second one.
 
 #include <poll.h>
 #include <sys/socket.h>
@@ -101,6 +101,23 @@ int take_answer(int fd, vswitch_welcome& welcome) {
   return static_cast<int>(count);
 }
 
+/// Says `message` on an attachment: either it is a request and gets its answer, or it is the end.
+void talk_on(Ports& ports, std::size_t port, int fd, std::span<const std::uint8_t> message) {
+  const bool was_attached = ports.attached(port);
+  static_cast<void>(::send(fd, message.data(), message.size(), MSG_NOSIGNAL));
+  ports.turn();
+  vswitch_features_request request{};
+  const bool whole = message.size() == sizeof(request);
+  if (whole) std::memcpy(&request, message.data(), sizeof(request));
+  require(ports.attached(port) == (was_attached && whole && request.magic == VSWITCH_RING_FEATURES_MAGIC));
+  vswitch_features_answer answer{};
+  const bool answered = ::recv(fd, &answer, sizeof(answer), MSG_DONTWAIT) == sizeof(answer);
+  require(answered == ports.attached(port));
+  if (!answered) return;
+  require(answer.magic == VSWITCH_RING_FEATURES_MAGIC && answer.serial == request.serial);
+  require((answer.features & ~request.features) == 0);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -137,10 +154,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       require((welcome.features & ~hello.features) == 0);
     }
     if (size > 1 + sizeof(vswitch_hello)) {
-      static_cast<void>(
-          ::send(fd.get(), data + 1 + sizeof(vswitch_hello), size - 1 - sizeof(vswitch_hello), MSG_NOSIGNAL));
-      ports.turn();
-      require(!ports.attached(port));
+      std::vector<std::uint8_t> second(data + 1 + sizeof(vswitch_hello), data + size);
+      const std::uint32_t magic = VSWITCH_RING_FEATURES_MAGIC;
+      if ((data[0] & 4U) != 0 && second.size() >= sizeof(magic)) std::memcpy(second.data(), &magic, sizeof(magic));
+      talk_on(ports, port, fd.get(), second);
     }
   }
   ports.turn();

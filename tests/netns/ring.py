@@ -10,6 +10,8 @@ from lab import BUILD
 # A sanitized library cannot be loaded into an unsanitized Python: then the environment names another build's.
 LIBRARY = Path(os.environ.get("VSWITCH_CLIENT_LIBRARY", BUILD / "ports/client/libvswitch.so"))
 BATCH = 64
+FEATURE_CSUM, FEATURE_TSO4 = 1, 2
+NEEDS_CSUM = 1
 
 
 class Offload(ctypes.Structure):
@@ -53,6 +55,9 @@ def library():
     loaded.vswitch_tx_commit.argtypes = [pointer, u32, ctypes.POINTER(Frame), u32]
     loaded.vswitch_rx_release.argtypes = [pointer, u32, u32]
     loaded.vswitch_wait.argtypes = [pointer, u32, ctypes.c_int]
+    loaded.vswitch_set_features.argtypes = [pointer, u32]
+    loaded.vswitch_frame_partial_checksum.argtypes = [ctypes.POINTER(Frame)]
+    loaded.vswitch_frame_segment.argtypes = [ctypes.POINTER(Frame), ctypes.c_uint16]
     return loaded
 
 
@@ -85,22 +90,33 @@ class RingClient:
         self.library.vswitch_info(self.port, ctypes.byref(info))
         return info
 
-    def send(self, frame, queue=0):
-        """Sends one frame; raises BlockingIOError when there is no room."""
+    def set_features(self, features):
+        status = self.library.vswitch_set_features(self.port, features)
+        if status:
+            raise OSError(-status, os.strerror(-status))
+
+    def send(self, frame, queue=0, segment=0):
+        """Sends one frame; raises BlockingIOError when there is no room. @param segment unfinished, to be cut into
+        segments of so many payload bytes"""
         self.frames[0].length = len(frame)
         if self.library.vswitch_tx_reserve(self.port, queue, self.frames, 1) != 1:
             raise BlockingIOError("no room in the ring")
         ctypes.memmove(self.frames[0].data, frame, len(frame))
         self.frames[0].length = len(frame)
+        if segment:
+            status = self.library.vswitch_frame_segment(self.frames, segment)
+            if status:
+                raise OSError(-status, os.strerror(-status))
         self.library.vswitch_tx_commit(self.port, queue, self.frames, 1)
 
     def receive(self, queue=0):
-        """(frame, 0) or None."""
+        """(frame, offload flags) or None."""
         if self.library.vswitch_rx_peek(self.port, queue, self.frames, 1) != 1:
             return None
         frame = ctypes.string_at(self.frames[0].data, self.frames[0].length)
+        flags = self.frames[0].offload.flags
         self.library.vswitch_rx_release(self.port, queue, 1)
-        return frame, 0
+        return frame, flags
 
     def wait(self, timeout_ms, queue=0):
         return self.library.vswitch_wait(self.port, queue, timeout_ms)

@@ -179,6 +179,31 @@ class Hostile(unittest.TestCase):
         self.assertEqual((flow.lost, flow.reordered), (0, 0), f"of {flow.sent} frames, seed {self.seed}")
         self.assert_all_is_well()
 
+    def test_garbage_after_the_hello(self):
+        chance = random.Random(self.seed)
+        hello = struct.pack("=IHHII64s", 0x76727767, 1, 1, 31, 0, b"")
+        attached = 0
+        with CountedFlow(self.site["green"], GREEN, self.site["gray"], GRAY) as flow:
+            for _ in range(200):
+                with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as talker:
+                    talker.connect(self.evil)
+                    talker.settimeout(5 * SLOW)
+                    talker.send(hello)
+                    welcome, fds, _, _ = socket.recv_fds(talker, 4096, 4)
+                    for fd in fds:
+                        os.close(fd)
+                    attached += len(fds) == 4
+                    try:
+                        for _ in range(chance.choice((1, 1, 2, 500))):
+                            request = struct.pack("=III", 0x76726665, chance.getrandbits(32), chance.getrandbits(32))
+                            garbage = (request[:chance.randrange(1, 12)], request + b"x", chance.randbytes(12),
+                                       chance.randbytes(5000))
+                            talker.send(chance.choice((request, request, request, *garbage)), socket.MSG_DONTWAIT)
+                    except OSError:
+                        pass  # hung up on, or not heard so fast: its right
+        self.assertEqual((attached, flow.lost, flow.reordered), (200, 0, 0), f"of {flow.sent} frames, seed {self.seed}")
+        self.assert_all_is_well()
+
     def test_garbage_at_the_control_socket(self):
         chance = random.Random(self.seed)
         requests = (b'{"jsonrpc":"2.0","id":1,"method":"show"}\n', b'{"jsonrpc":"2.0","id":1', b"\n\n\n", b"[" * 5000 + b"\n",

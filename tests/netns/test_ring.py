@@ -10,12 +10,13 @@
 import errno
 import os
 import signal
+import struct
 import time
 import unittest
 
 from lab import BUILD, SLOW, Lab, Site, configuration, ping, ring_port, tap_port, wait_until
-from raw import RawSocket, ethernet, exchange, tag
-from ring import RingClient, library
+from raw import RawSocket, collect, ethernet, exchange, tag
+from ring import FEATURE_CSUM, FEATURE_TSO4, NEEDS_CSUM, RingClient, library
 from traffic import FORK, CountedFlow
 
 RED, BLUE, GREEN, GRAY, WIRE = (f"02:00:00:00:00:{n}" for n in ("11", "12", "13", "14", "ff"))
@@ -32,6 +33,28 @@ def attach_soon(path, seconds=5):
                 raise
             return None
     return wait_until(try_it, f"cannot attach to {path}", timeout=seconds)
+
+
+def word_sum(data):
+    """The Internet checksum's sum, not complemented: 0xffff over anything that includes its right checksum."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data[:len(data) & ~1])) + (data[-1] << 8 if len(data) & 1 else 0)
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return total
+
+
+def tcp_frame(dst, src, payload):
+    """TCP over IPv4, all but its TCP checksum."""
+    ip = bytearray(struct.pack("!BBHHHBBHII", 0x45, 0, 40 + len(payload), 7, 0x4000, 64, 6, 0, 0xc612000b, 0xc612000c))
+    struct.pack_into("!H", ip, 10, 0xffff ^ word_sum(ip))
+    tcp = struct.pack("!HHIIHHHH", 1000, 2000, 1, 2, 0x5010, 500, 0, 0)
+    return ethernet(dst, src, bytes(ip) + tcp + payload, ethertype=0x0800)
+
+
+def tcp_is_right(frame):
+    """Whether both checksums of a tcp_frame() are."""
+    ip, tcp = frame[14:34], frame[34:]
+    return word_sum(ip) == 0xffff and word_sum(ip[12:20] + struct.pack("!HH", 6, len(tcp)) + tcp) == 0xffff
 
 
 def flood(path, dst, src, ready):
@@ -202,6 +225,46 @@ class Ring(unittest.TestCase):
             pass
         sockets = {"red": silent, "wire": self.enterContext(RawSocket(self.site.wire, "w0"))}
         self.expect(sockets, "wire", ethernet(RED, WIRE, os.urandom(50)), "red")
+
+    def test_features_change_while_attached(self):
+        self.start()
+        red = self.enterContext(RingClient(self.red))
+        blue = self.enterContext(RingClient(self.blue, features=FEATURE_CSUM | FEATURE_TSO4))
+        payload = os.urandom(2500)
+        sent = tcp_frame(BLUE, RED, payload)
+
+        def received():
+            red.send(sent, segment=1000)
+            return [item for item in collect({"blue": blue})["blue"] if item[0][:14] == sent[:14]]
+
+        def assert_whole(got):
+            self.assertEqual([(frame[:50] + frame[52:] == sent[:50] + sent[52:], flags) for frame, flags in got],
+                             [(True, NEEDS_CSUM)])
+
+        def offloads():
+            return {p["name"]: p["offloads"] for p in self.daemon.ctl("show")["ports"]}["blue/p"]
+
+        assert_whole(received())
+        blue.set_features(0)
+        self.assertEqual(blue.info().features, 0)
+        cut = received()
+        self.assertEqual([(len(frame) - 54, flags) for frame, flags in cut], [(1000, 0), (1000, 0), (500, 0)])
+        self.assertTrue(b"".join(frame[54:] for frame, _ in cut) == payload)
+        self.assertTrue(all(tcp_is_right(frame) for frame, _ in cut))
+        self.assertFalse(offloads()["checksum"])
+        blue.set_features(FEATURE_CSUM | FEATURE_TSO4)
+        self.assertTrue(offloads()["tso4"])
+        assert_whole(received())
+        self.assertEqual((blue.info().attachments, red.info().attachments), (1, 1))
+
+    def test_features_outlive_the_daemon(self):
+        self.start()
+        blue = self.enterContext(RingClient(self.blue))
+        blue.set_features(FEATURE_CSUM)
+        self.daemon.kill()
+        self.start()
+        wait_until(lambda: (blue.wait(10), blue.info().attachments == 2)[1], "blue is not back")
+        self.assertEqual(blue.info().features, FEATURE_CSUM)
 
     def test_ping_responder(self):
         self.start()

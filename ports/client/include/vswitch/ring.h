@@ -77,7 +77,7 @@ struct vswitch_consumer_lines {
   uint8_t wake_pad[60];
 };
 
-/* Features a client asks for in its hello: unfinished frames it is ready to receive. Without CSUM none is granted. */
+/* Features a client asks for: unfinished frames it is ready to receive. Without CSUM none is granted. */
 #define VSWITCH_FEATURE_CSUM 1u /* NEEDS_CSUM */
 #define VSWITCH_FEATURE_TSO4 2u
 #define VSWITCH_FEATURE_TSO6 4u
@@ -121,6 +121,24 @@ struct vswitch_welcome {
   struct vswitch_address addresses[VSWITCH_RING_ADDRESSES];
   char name[VSWITCH_RING_NAME_BYTES];       /* "tenant/port" */
   char message[VSWITCH_RING_MESSAGE_BYTES]; /* why not, in words */
+};
+
+#define VSWITCH_RING_FEATURES_MAGIC 0x76726665u /* "vrfe" */
+
+/* Client to switch, at any time after the welcome: other features than those of the hello. The only thing a client may
+ * say while it is attached. */
+struct vswitch_features_request {
+  uint32_t magic; /* VSWITCH_RING_FEATURES_MAGIC */
+  uint32_t serial;
+  uint32_t features;
+};
+
+/* Switch to client, one for each request. Frames published from now on respect the features granted here; those that
+ * were in the rings before may have been made for the features granted before. */
+struct vswitch_features_answer {
+  uint32_t magic;    /* VSWITCH_RING_FEATURES_MAGIC */
+  uint32_t serial;   /* of the request */
+  uint32_t features; /* granted */
 };
 
 /* What both sides compute offsets from. */

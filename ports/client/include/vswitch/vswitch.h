@@ -51,7 +51,7 @@ struct vswitch_port_info {
   uint32_t queues;
   uint32_t ring_frames;
   uint32_t arena_bytes;
-  uint32_t features;    /* granted */
+  uint32_t features;    /* granted, when last heard of */
   uint32_t attached;    /* 1: the switch is there */
   uint64_t attachments; /* times attached; grows by one with every re-attachment */
   uint32_t address_count;
@@ -70,6 +70,15 @@ const char* vswitch_attach_error(void);
 
 /* Ends the attachment and frees `port`. NULL is allowed. */
 void vswitch_detach(struct vswitch_port* port);
+
+/* Asks for other features than those attached with, while the port stays attached, and remembers them for every
+ * attachment to come. What was granted is in vswitch_info(). Any thread, while others use their queue pairs.
+ * After 0 was returned, what the switch puts into the rings respects the new set. What was in them by then may have
+ * been made for the old one; a queue pair has it behind it once its vswitch_rx_peek() has returned 0.
+ * Returns 0; -ENOTCONN the switch is away, the next attachment asks for them; -ETIMEDOUT no answer in time, they may
+ * still be granted; other negative errno. The switch hears at most 100 requests a second; others wait for their turn.
+ */
+int vswitch_set_features(struct vswitch_port* port, uint32_t features);
 
 /* Fills `info`. Any thread. */
 void vswitch_info(struct vswitch_port* port, struct vswitch_port_info* info);

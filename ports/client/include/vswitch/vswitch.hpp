@@ -99,6 +99,12 @@ class Port {
     return info;
   }
 
+  /// Other features for this attachment and those to come: vswitch_set_features().
+  /// @return 0, or a negative errno
+  [[nodiscard]] int set_features(std::uint32_t features) noexcept {
+    return ::vswitch_set_features(port_.get(), features);
+  }
+
   /// Reserves room for a prefix of `frames`, whose lengths say how much is needed.
   /// @return the frames that got room; empty: none now
   [[nodiscard]] std::span<Frame> reserve(std::span<Frame> frames, std::uint32_t queue = 0) noexcept {
