@@ -19,14 +19,14 @@ std::vector<Mapping> scratch_for_one_worker() {
   return scratch;
 }
 
-PortSpec tenant(const char* name, const Mac& mac) {
+PortSpec tenant(const char* name, const Mac& mac, bool gro) {
   PortSpec spec;
   spec.tenant = "pair";
   spec.name = name;
   spec.uplink = "wire";
   spec.mac = mac;
   spec.mtu = kMtu;
-  spec.gro = false;  // frames are to be told apart; tests/unit/coalesce_test.cpp is about merging
+  spec.gro = gro;
   return spec;
 }
 
@@ -55,15 +55,15 @@ PluggedPort& PairSwitch::plug(std::unique_ptr<Harness> far, bool is_uplink) {
   return plugged;
 }
 
-void PairSwitch::join(PluggedPort& from, PluggedPort& to) {
+void PairSwitch::join(PluggedPort& from, PluggedPort& to, bool gro) {
   constexpr PortId kWire = 0;
   constexpr PortId kSender = 1;
   constexpr PortId kReceiver = 2;
   Port& wire = from.is_uplink ? *from.port : to.is_uplink ? *to.port : unused_wire_;
   TableBuilder builder(1);
   builder.add_uplink(kWire, "wire", wire, kMtu);
-  if (!from.is_uplink) builder.add_tenant(kSender, tenant("from", kFrom), kWire, *from.port);
-  if (!to.is_uplink) builder.add_tenant(kReceiver, tenant("to", kTo), kWire, *to.port);
+  if (!from.is_uplink) builder.add_tenant(kSender, tenant("from", kFrom, gro), kWire, *from.port);
+  if (!to.is_uplink) builder.add_tenant(kReceiver, tenant("to", kTo, gro), kWire, *to.port);
   std::unique_ptr<const Table> next = builder.build();
   published_.replace(next.get());
   table_ = std::move(next);
@@ -76,8 +76,10 @@ void PairSwitch::step() noexcept {
   quiescence_.offline(0);  // this thread is the control thread too: it must never wait for itself
 }
 
-std::vector<TestFrame> PairSwitch::forward(const TestFrame& frame, std::size_t expected) {
-  if (!from_->far->send(frame)) throw_errno("send", "a test frame");
+std::vector<TestFrame> PairSwitch::forward(std::span<const TestFrame> frames, std::size_t expected) {
+  for (const TestFrame& frame : frames) {
+    if (!from_->far->send(frame)) throw_errno("send", "a test frame");
+  }
   std::vector<TestFrame> arrived;
   const Nanoseconds end = monotonic_now() + kPatience;
   while (arrived.size() < expected && monotonic_now() < end) {

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "ports/loop/loop_port.h"
@@ -30,10 +31,11 @@ class PairSwitch {
   /// Starts a port; it stays started, joined or not.
   PluggedPort& plug(std::unique_ptr<Harness> far, bool is_uplink);
   /// From now on frames go from `from` to `to`: different ports, at most one of them an uplink.
-  void join(PluggedPort& from, PluggedPort& to);
-  /// Sends `frame` at one far end. @return what arrives at the other one: `expected` frames, or what came within
-  /// seconds, or more if more is there at once. Throws Error when the far end cannot send it
-  std::vector<TestFrame> forward(const TestFrame& frame, std::size_t expected);
+  /// @param gro whether segments may be merged on their way
+  void join(PluggedPort& from, PluggedPort& to, bool gro);
+  /// Sends `frames` at one far end, then lets the worker look. @return what arrives at the other one: `expected`
+  /// frames, or what came within seconds, or more if more is there at once. Throws Error when the far end cannot send
+  std::vector<TestFrame> forward(std::span<const TestFrame> frames, std::size_t expected);
   /// What still arrives within `quiet_ms`.
   std::vector<TestFrame> leftovers(int quiet_ms);
 
