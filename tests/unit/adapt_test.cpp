@@ -76,7 +76,8 @@ TEST(Adapt, IsNeededOnlyForWhatTheQueueDoesNotTake) {
   EXPECT_FALSE(needed(uso, {.checksum = true, .uso = true}));
   Lent plain(build(checksum));
   plain.frame().offload = {.flags = Offload::kDataValid};
-  EXPECT_FALSE(Adapter::needed(plain.frame(), kNone));
+  EXPECT_TRUE(Adapter::needed(plain.frame(), kNone));
+  EXPECT_FALSE(Adapter::needed(plain.frame(), kChecksum));
   plain.frame().offload = {};
   EXPECT_FALSE(Adapter::needed(plain.frame(), kNone));
 }
@@ -102,6 +103,17 @@ TEST(Adapt, FinishesChecksums) {
       }
     }
   }
+}
+
+TEST(Adapt, DataValidIsForThoseWhoKnowIt) {
+  const BuiltFrame built = build({.payload = 700, .gso_size = 0});
+  Lent lent(built);
+  lent.frame().offload = {.flags = Offload::kDataValid};
+  Adapter adapter;
+  Out out{};
+  ASSERT_EQ(adapter.adapt(lent.frame(), kNone, out), 1U);
+  EXPECT_EQ(out[0]->left_to_do(), Offload{});
+  EXPECT_EQ(bytes_of(*out[0]), built.bytes) << "nobody touches its checksum";
 }
 
 TEST(Adapt, ChecksumZeroIsSpelledAsAllOnes) {

@@ -18,11 +18,15 @@ bool Adapter::has_room(std::size_t count, std::size_t out) noexcept {
 std::size_t Adapter::finish_checksum(const Frame& frame, std::span<const Frame*> out) noexcept {
   const Offload& offload = frame.offload;
   const std::size_t field = std::size_t{offload.csum_start} + offload.csum_offset;
-  if (!offload.needs_checksum() || field + sizeof(std::uint16_t) > frame.length) return 0;
+  if (offload.needs_checksum() && field + sizeof(std::uint16_t) > frame.length) return 0;
   if (!has_room(1, out.size())) return 0;
   Frame& derived = memory_->frames[used_++];
   derived = frame;
-  derived.finish = Finish::checksum;
+  if (offload.needs_checksum()) {
+    derived.finish = Finish::checksum;
+  } else {
+    derived.offload = {};
+  }
   out[0] = &derived;
   return 1;
 }

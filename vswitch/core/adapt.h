@@ -19,13 +19,13 @@ class Adapter {
  public:
   Adapter() : memory_(std::make_unique<Memory>()) {}
 
-  /// Whether a queue with `caps` does not take `frame` as it is. DATA_VALID asks for nothing, so nobody need offer it.
+  /// Whether a queue with `caps` does not take `frame` as it is.
   [[nodiscard]] static bool needed(const Frame& frame, OffloadCaps caps) noexcept {
     return !frame.offload.is_plain() && !covers(caps, frame.offload);
   }
   /// Whether a queue with `caps` takes frames with that sanitized offload.
   [[nodiscard]] static bool covers(OffloadCaps caps, const Offload& offload) noexcept {
-    if (offload.needs_checksum() && !caps.checksum) return false;
+    if (offload.flags != 0 && !caps.checksum) return false;  // who is not told of checksums must not see DATA_VALID
     if ((offload.gso_type & Offload::kGsoEcn) != 0 && !caps.ecn) return false;
     switch (offload.gso_kind()) {
       case Offload::kGsoNone:

@@ -58,7 +58,11 @@ void Egress::stage_adapted(PortId port, const Frame& frame) noexcept {
     return;
   }
   PortCounters& counters = table_->queue(port, worker_)->counters();
-  (frame.offload.is_gso() ? counters.sw_gso : counters.sw_checksum).add(1);
+  if (frame.offload.is_gso()) {
+    counters.sw_gso.add(1);
+  } else if (frame.offload.needs_checksum()) {
+    counters.sw_checksum.add(1);
+  }
   Slot& slot = slot_of(port);
   slot.merges = false;  // what had to be cut is not to be put together again
   for (std::size_t i = 0; i < count; ++i) put(slot, *pieces[i]);

@@ -120,8 +120,9 @@ std::size_t Worker::forward(PollState& state, Nanoseconds now) noexcept {
   const std::size_t misled = from.is_uplink ? stage_burst<detail::from_wire>(state.port, from, counters)
                                             : stage_burst<detail::from_tenant>(state.port, from, counters);
   egress_.flush();
+  const std::size_t lent = burst_.size();
   queue.release(burst_);
-  if (!from.is_uplink) judge(state, received, received - burst_.size() + misled + egress_.take_refused());
+  if (!from.is_uplink) judge(state, received, received - lent + misled + egress_.take_refused());
   return received;
 }
 
