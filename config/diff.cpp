@@ -34,9 +34,9 @@ Change<UplinkSpec> compare(const UplinkSpec& before, const UplinkSpec& after) {
   return comparison.change();
 }
 
-// Who talks to whom stands in the table alone. What the tenant itself sees of its port does not: a device's or a ring
-// client's address, MTU and IPs. Another uplink or VLAN is another network: the tenant must see its link go down and
-// come up, so that it forgets its neighbours.
+// Who talks to whom stands in the table alone; offloads a port changes while frames flow. What the tenant itself sees
+// of its port does not: a device's or a ring client's address, MTU and IPs. Another uplink or VLAN is another network:
+// the tenant must see its link go down and come up, so that it forgets its neighbours.
 Change<PortSpec> compare(const PortSpec& before, const PortSpec& after) {
   Comparison<PortSpec> comparison(before, after);
   comparison.key("uplink", &PortSpec::uplink, true);
@@ -49,6 +49,8 @@ Change<PortSpec> compare(const PortSpec& before, const PortSpec& after) {
   comparison.key("source_macs", &PortSpec::source_macs, false);
   comparison.key("nodst", &PortSpec::nodst, false);
   comparison.key("ips", &PortSpec::ips, true);
+  comparison.key("offloads", &PortSpec::offloads, false);
+  comparison.key("gro", &PortSpec::gro, false);
   comparison.key("attach", &PortSpec::attach, true);
   return comparison.change();
 }

@@ -109,12 +109,26 @@ TapAttachSpec read_tap(const json& attach, const std::string& pointer, const std
   spec.name = attach.at("name");
   spec.netns = attach.value("netns", spec.netns);
   if (attach.contains("pid")) spec.netns = "/proc/" + attach["pid"].dump() + "/ns/net";
-  spec.offloads = attach.value("offloads", spec.offloads);
   if (spec.netns.find('\0') != std::string::npos) {
     problems.add(child(pointer, "netns"), "expected the path of a network namespace, found " + in_quotes(spec.netns));
   }
   if (attach.contains("routes")) spec.routes = read_routes(attach["routes"], child(pointer, "routes"), ips, problems);
   return spec;
+}
+
+OffloadCaps read_offloads(const json& port, const std::string& pointer, Problems& problems) {
+  const json offloads = port.value("offloads", json(true));
+  if (!offloads.is_object()) return offloads.get<bool>() ? OffloadCaps::all() : OffloadCaps{};
+  OffloadCaps caps;
+  for (const OffloadName& kind : kOffloadNames) {
+    const std::string key(kind.name);
+    caps.*kind.member = offloads.value(key, true);
+    if (!caps.checksum && offloads.value(key, false)) {
+      problems.add_key(child(child(pointer, "offloads"), key),
+                       "expected " + key + " with checksum only, found \"checksum\": false");
+    }
+  }
+  return caps.consistent();
 }
 
 void check_mode(const json& port, const PortSpec& spec, const std::string& pointer, Problems& problems) {
@@ -179,6 +193,8 @@ class PortReader {
     spec.source_macs = read_macs(port, "source_macs", pointer, problems_);
     spec.nodst = port.value("nodst", spec.nodst);
     spec.ips = read_ips(port.value("ips", json::array()), child(pointer, "ips"), spec.mtu, problems_);
+    spec.offloads = read_offloads(port, pointer, problems_);
+    spec.gro = port.value("gro", spec.gro);
     if (port.contains("attach")) read_attach(port["attach"], child(pointer, "attach"), lacks("ips"), spec);
     if (!lacks("mode") && !lacks("source_macs")) check_mode(port, spec, pointer, problems_);
     if (port.contains("mac")) {

@@ -87,7 +87,13 @@ class Explainer {
   }
 
   static bool has_type(const json& node, const json& value) {
-    const std::string type = node.value("type", "");
+    const auto types = node.find("type");
+    if (types == node.end()) return true;
+    if (!types->is_array()) return is_of(*types, value);
+    return std::any_of(types->begin(), types->end(), [&](const json& type) { return is_of(type, value); });
+  }
+
+  static bool is_of(const std::string& type, const json& value) {
     if (type == "object") return value.is_object();
     if (type == "array") return value.is_array();
     if (type == "string") return value.is_string();

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 
-SEE_ALSO = [("libvswitch", 3), ("machine-id", 5), ("vswitch-ring", 7), ("ip-link", 8), ("ip-netns", 8),
+SEE_ALSO = [("libvswitch", 3), ("machine-id", 5), ("vswitch-ring", 7), ("ethtool", 8), ("ip-link", 8), ("ip-netns", 8),
             ("vswitchctl", 8), ("vswitchd", 8)]
 HEADER = """.\\" Made from config/tenants.schema.json: change that instead.
 .Dd November 23, 2026
@@ -83,6 +83,8 @@ class Page:
         if "enum" in node:
             return " | ".join(json.dumps(value) for value in node["enum"])
         kind = node["type"]
+        if isinstance(kind, list):
+            return " | ".join(kind)
         if kind == "array":
             items = self.resolve(node["items"])
             return "list of objects" if items["type"] == "object" else f"list of {items['type']}s"

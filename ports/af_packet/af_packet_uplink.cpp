@@ -129,7 +129,9 @@ PortStatus AfPacketUplink::status() const {
   if (!state) return {false, 0, "af_packet, but netdev " + spec_.netdev + " is gone"};
   PortStatus status{state->up, state->mtu, "af_packet on " + state->name};
   if (state->name != spec_.netdev) status.detail += " (was " + spec_.netdev + ")";
-  status.detail += running_->queues[0]->offloads().uso ? ", all offloads" : ", all offloads but UDP segmentation";
+  status.offloads_requested = OffloadCaps::all();
+  if (running_->queues[0]->offloads() != status.offloads_requested)
+    status.offloads_why_not = "this kernel's packet sockets have no UDP segmentation";
   if (!state->up) status.detail += ", netdev is down or has no carrier";
   for (const Steering::Rule& rule : running_->steering.unicast) {
     if (rule.mac == state->mac) status.detail += ", the host took a tenant's address " + rule.mac.to_string();

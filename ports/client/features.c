@@ -29,6 +29,7 @@ static int ask(struct vswitch_port* port, uint32_t features) {
   if (++port->features_serial == 0) ++port->features_serial;
   const struct vswitch_features_request request = {VSWITCH_RING_FEATURES_MAGIC, port->features_serial, features};
   const uint64_t deadline = now_ns() + (uint64_t)answer_timeout_ms(&port->options) * 1000000u;
+  port_hear(port); /* makes room for the answer */
   const int result = send_request(port->session, &request);
   if (result != 0) return result;
   for (;;) {

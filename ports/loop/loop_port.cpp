@@ -14,7 +14,6 @@ namespace vswitch {
 
 LoopQueue::LoopQueue(PortCounters& counters) : Queue(counters), event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (!event_.valid()) throw_errno("create", "an eventfd for a loop queue");
-  set_offloads(OffloadCaps::all());
 }
 
 bool LoopQueue::inject(std::span<const std::byte> bytes, std::uint16_t vlan, const Offload& offload) noexcept {
@@ -94,6 +93,12 @@ void LoopPort::start() {
   std::vector<std::unique_ptr<LoopQueue>> queues;
   for (PortCounters& counters : counters_) queues.push_back(std::make_unique<LoopQueue>(counters));
   queues_ = std::move(queues);
+  permit(permitted_);
+}
+
+void LoopPort::permit(OffloadCaps offloads) {
+  permitted_ = offloads;
+  for (const auto& queue : queues_) queue->set_offloads(offloads);
 }
 
 void LoopPort::stop() noexcept {
@@ -103,7 +108,7 @@ void LoopPort::stop() noexcept {
 
 PortStatus LoopPort::status() const {
   if (queues_.empty()) return {false, mtu_, "loop, stopped"};
-  return {link_, mtu_, "loop, " + std::to_string(queues_.size()) + " queues in memory"};
+  return {link_, mtu_, "loop, " + std::to_string(queues_.size()) + " queues in memory", permitted_};
 }
 
 void LoopPort::steer(const Steering& wanted) {

@@ -68,6 +68,7 @@ class LoopPort final : public Uplink {
 
   void start() override;
   void stop() noexcept override;
+  void permit(OffloadCaps offloads) override;
   [[nodiscard]] LoopQueue& queue(std::size_t w) override { return *queues_[w]; }
   [[nodiscard]] const PortCounters& counters(std::size_t w) const override { return counters_[w]; }
   [[nodiscard]] PortStatus status() const override;
@@ -82,6 +83,7 @@ class LoopPort final : public Uplink {
   Mac host_mac_;
   std::uint32_t mtu_;
   bool link_ = true;
+  OffloadCaps permitted_ = OffloadCaps::all();
   Steering steering_;
   std::vector<PortCounters> counters_;
   std::vector<std::unique_ptr<LoopQueue>> queues_;

@@ -17,20 +17,27 @@ namespace {
 constexpr Nanoseconds kHelloDeadline = 5 * kSecond;
 constexpr std::size_t kMaxCallers = 8;
 constexpr Nanoseconds kRequestPause = 10 * kMillisecond;
-constexpr std::uint32_t kFeatures =
-    VSWITCH_FEATURE_CSUM | VSWITCH_FEATURE_TSO4 | VSWITCH_FEATURE_TSO6 | VSWITCH_FEATURE_ECN | VSWITCH_FEATURE_USO;
 
-/// What can be granted of the features asked for: segmentation without checksums makes no sense.
-constexpr std::uint32_t grantable(std::uint32_t features) noexcept {
-  return (features & VSWITCH_FEATURE_CSUM) != 0 ? features & kFeatures : 0;
+struct Feature {
+  std::uint32_t bit;
+  bool OffloadCaps::*cap;
+};
+constexpr std::array<Feature, 5> kFeatures{{{VSWITCH_FEATURE_CSUM, &OffloadCaps::checksum},
+                                            {VSWITCH_FEATURE_TSO4, &OffloadCaps::tso4},
+                                            {VSWITCH_FEATURE_TSO6, &OffloadCaps::tso6},
+                                            {VSWITCH_FEATURE_ECN, &OffloadCaps::ecn},
+                                            {VSWITCH_FEATURE_USO, &OffloadCaps::uso}}};
+
+constexpr OffloadCaps caps_of(std::uint32_t features) noexcept {
+  OffloadCaps caps;
+  for (const Feature& feature : kFeatures) caps.*feature.cap = (features & feature.bit) != 0;
+  return caps;
 }
 
-constexpr OffloadCaps caps_of(std::uint32_t granted) noexcept {
-  return {.checksum = (granted & VSWITCH_FEATURE_CSUM) != 0,
-          .tso4 = (granted & VSWITCH_FEATURE_TSO4) != 0,
-          .tso6 = (granted & VSWITCH_FEATURE_TSO6) != 0,
-          .ecn = (granted & VSWITCH_FEATURE_ECN) != 0,
-          .uso = (granted & VSWITCH_FEATURE_USO) != 0};
+constexpr std::uint32_t features_of(OffloadCaps caps) noexcept {
+  std::uint32_t features = 0;
+  for (const Feature& feature : kFeatures) features |= caps.*feature.cap ? feature.bit : 0;
+  return features;
 }
 
 /// Compares without telling by its duration where the difference is.
@@ -59,7 +66,8 @@ RingPort::RingPort(const PortSpec& spec, PortContext& context)
     : spec_(spec),
       attach_spec_(std::get<RingAttachSpec>(spec_.attach)),
       context_(context),
-      counters_(std::make_unique<PortCounters[]>(context.workers)) {}
+      counters_(std::make_unique<PortCounters[]>(context.workers)),
+      permitted_(spec.offloads) {}
 
 RingPort::~RingPort() { stop(); }
 
@@ -89,9 +97,15 @@ void RingPort::stop() noexcept {
 
 PortStatus RingPort::status() const {
   PortStatus status{.link_up = client_.valid(), .mtu = spec_.mtu, .detail = "ring at " + attach_spec_.socket};
-  status.detail += client_.valid()
-                       ? ", attached by pid " + std::to_string(peer_.pid) + " uid " + std::to_string(peer_.uid)
-                       : ", nobody attached";
+  status.offloads_requested = permitted_;
+  const OffloadCaps missing = permitted_.without(granted_);
+  if (client_.valid()) {
+    status.detail += ", attached by pid " + std::to_string(peer_.pid) + " uid " + std::to_string(peer_.uid);
+    if (missing != OffloadCaps{}) status.offloads_why_not = "the tenant does not ask for " + to_string(missing);
+  } else {
+    status.detail += ", nobody attached";
+    if (missing != OffloadCaps{}) status.offloads_why_not = "nobody is attached";
+  }
   return status;
 }
 
@@ -229,9 +243,9 @@ void RingPort::attach(Fd& socket, const vswitch_hello& hello, const ucred& peer)
   for (std::uint32_t q = 0; q < geometry.queues; ++q)
     fds.push_back(queues_[(first_worker_ + q) % queues_.size()]->wait_fd());
   for (std::uint32_t q = 0; q < geometry.queues; ++q) fds.push_back(attachment_->tenant_wake_fd(q));
-  asked_ = hello.features;
+  asked_ = caps_of(hello.features);
   apply_features();
-  welcome.features = granted_;
+  welcome.features = features_of(granted_);
   for (const auto& queue : queues_) queue->attach(attachment_.get());  // before the answer: who has it can be sent to
   client_ = std::move(socket);
   try {
@@ -277,19 +291,33 @@ bool RingPort::on_request() noexcept {
   if (got != static_cast<ssize_t>(sizeof(request))) return false;
   std::memcpy(&request, bytes.data(), sizeof(request));
   if (request.magic != VSWITCH_RING_FEATURES_MAGIC) return false;
-  asked_ = request.features;
+  asked_ = caps_of(request.features);
   apply_features();
-  const vswitch_features_answer answer{VSWITCH_RING_FEATURES_MAGIC, request.serial, granted_};
+  return tell_features(request.serial);
+}
+
+/// @param serial of the request that is answered; 0: nobody asked
+/// @return false: the client does not read, or is gone
+bool RingPort::tell_features(std::uint32_t serial) noexcept {
+  const vswitch_features_answer answer{VSWITCH_RING_FEATURES_MAGIC, serial, features_of(granted_)};
   return ::send(client_.get(), &answer, sizeof(answer), MSG_DONTWAIT | MSG_NOSIGNAL) ==
          static_cast<ssize_t>(sizeof(answer));
 }
 
+void RingPort::permit(OffloadCaps offloads) {
+  permitted_ = offloads;
+  const OffloadCaps before = granted_;
+  apply_features();
+  // A client that reads no answers is none the worse: it hears of it with the next one, or with the next attachment.
+  if (client_.valid() && granted_ != before) static_cast<void>(tell_features(0));
+}
+
 /// Grants what is asked for and permitted. Returns when no worker will send the client what it is no longer ready for.
 void RingPort::apply_features() noexcept {
-  const std::uint32_t before = granted_;
-  granted_ = grantable(asked_ & permitted_);
-  for (const auto& queue : queues_) queue->set_offloads(caps_of(granted_));
-  if ((before & ~granted_) != 0) context_.quiescence.wait();
+  const OffloadCaps before = granted_;
+  granted_ = (asked_ & permitted_).consistent();
+  for (const auto& queue : queues_) queue->set_offloads(granted_);
+  if (before.without(granted_) != OffloadCaps{}) context_.quiescence.wait();
 }
 
 void RingPort::detach() noexcept {
@@ -297,7 +325,7 @@ void RingPort::detach() noexcept {
     queue->attach(nullptr);
     queue->set_offloads({});  // seen by every worker before the next client, who may not want unfinished frames
   }
-  asked_ = granted_ = 0;
+  asked_ = granted_ = {};
   context_.quiescence.wait();
   attachment_.reset();
   context_.reactor.cancel(client_watch_);

@@ -25,6 +25,7 @@ class RingPort final : public Port {
 
   void start() override;
   void stop() noexcept override;
+  void permit(OffloadCaps offloads) override;
   [[nodiscard]] Queue& queue(std::size_t w) override { return *queues_[w]; }
   [[nodiscard]] const PortCounters& counters(std::size_t w) const override { return counters_[w]; }
   [[nodiscard]] PortStatus status() const override;
@@ -46,6 +47,7 @@ class RingPort final : public Port {
   void on_client();
   [[nodiscard]] bool on_request() noexcept;
   void apply_features() noexcept;
+  [[nodiscard]] bool tell_features(std::uint32_t serial) noexcept;
   void detach() noexcept;
   [[nodiscard]] int judge(const vswitch_hello& hello, const ucred& peer, int socket, std::string& why);
   void answer(int socket, const vswitch_welcome& welcome, const std::vector<int>& fds);
@@ -66,9 +68,9 @@ class RingPort final : public Port {
   Reactor::Handle client_watch_ = 0;  ///< or the timer after which it is watched again
   Nanoseconds next_request_ = 0;      ///< the client is not heard before
   ucred peer_{};
-  std::uint32_t asked_ = 0;        ///< VSWITCH_FEATURE_*: what the client is ready to receive
-  std::uint32_t permitted_ = ~0U;  ///< and may receive
-  std::uint32_t granted_ = 0;      ///< what the queues give it
+  OffloadCaps asked_;      ///< what the client is ready to receive
+  OffloadCaps permitted_;  ///< and may receive
+  OffloadCaps granted_;    ///< what the queues give it
 };
 
 }  // namespace vswitch

@@ -16,7 +16,6 @@ namespace {
 constexpr const char* kDevice = "/dev/net/tun";
 constexpr unsigned kTunUso4 = 0x20;  // TUN_F_USO4 and TUN_F_USO6, Linux 6.2; <linux/if_tun.h> of Debian 12 lacks them
 constexpr unsigned kTunUso6 = 0x40;
-constexpr unsigned kTunBase = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 
 Fd open_device() {
   Fd fd(::open(kDevice, O_RDWR | O_CLOEXEC | O_NONBLOCK));
@@ -59,21 +58,24 @@ Fd open_queue(const std::string& name, int flags) {
   return fd;
 }
 
-/// Says what the netdev's own stack may leave unfinished in frames we read.
-OffloadCaps set_offloads(const Fd& fd, const std::string& name, bool wanted) {
-  OffloadCaps accepted;
-  if (wanted) {
-    accepted = OffloadCaps::all();
-    if (::ioctl(fd.get(), TUNSETOFFLOAD, kTunBase | kTunUso4 | kTunUso6) == 0) return accepted;
-    accepted.uso = false;
-  }
-  if (::ioctl(fd.get(), TUNSETOFFLOAD, wanted ? kTunBase : 0U) != 0) throw_errno("set the offloads of", name);
-  return accepted;
+/// The kernel takes ECN beside TSO only, and the two families of USO together only.
+unsigned tun_flags(OffloadCaps caps) noexcept {
+  return (caps.checksum ? TUN_F_CSUM : 0U) | (caps.tso4 ? TUN_F_TSO4 : 0U) | (caps.tso6 ? TUN_F_TSO6 : 0U) |
+         (caps.ecn ? TUN_F_TSO_ECN : 0U) | (caps.uso ? kTunUso4 | kTunUso6 : 0U);
 }
 
 }  // namespace
 
-TapDevice create_tap(const std::string& name, std::size_t queues, bool offloads) {
+OffloadCaps set_tap_offloads(int queue, const std::string& name, OffloadCaps wanted) {
+  if (::ioctl(queue, TUNSETOFFLOAD, tun_flags(wanted)) == 0) return wanted;
+  if (errno == EINVAL && wanted.uso) {
+    wanted.uso = false;
+    if (::ioctl(queue, TUNSETOFFLOAD, tun_flags(wanted)) == 0) return wanted;
+  }
+  throw_errno("set the offloads of", name);
+}
+
+TapDevice create_tap(const std::string& name, std::size_t queues, OffloadCaps offloads) {
   // The kernel would cut a long name off, and number one with a '%'.
   if (name.empty() || name.size() >= IFNAMSIZ || name.find('%') != std::string::npos) {
     throw Error(EINVAL, "create netdev", name, "give it a name of 1 to 15 characters without '%'");
@@ -84,13 +86,13 @@ TapDevice create_tap(const std::string& name, std::size_t queues, bool offloads)
   }
   const int little_endian = 1;
   if (::ioctl(device.queues[0].get(), TUNSETVNETLE, &little_endian) != 0) throw_errno("set the byte order of", name);
-  device.offloads = set_offloads(device.queues[0], name, offloads);
+  device.offloads = set_tap_offloads(device.queues[0].get(), name, offloads);
   return device;
 }
 
-bool tap_exists(const Fd& queue) noexcept {
+bool tap_exists(int queue) noexcept {
   ifreq request{};
-  return ::ioctl(queue.get(), TUNGETIFF, &request) == 0;
+  return ::ioctl(queue, TUNGETIFF, &request) == 0;
 }
 
 }  // namespace vswitch

@@ -17,7 +17,8 @@ TapPort::TapPort(const PortSpec& spec, PortContext& context)
     : spec_(spec),
       attach_(std::get<TapAttachSpec>(spec_.attach)),
       context_(context),
-      counters_(std::make_unique<PortCounters[]>(context.workers)) {}
+      counters_(std::make_unique<PortCounters[]>(context.workers)),
+      requested_(spec.offloads) {}
 
 TapPort::~TapPort() { stop(); }
 
@@ -39,7 +40,7 @@ void TapPort::create() {
   TapDevice device;
   // All of these belong to the namespace they are opened in.
   netns.run([&] {
-    device = create_tap(attach_.name, context_.workers, attach_.offloads);
+    device = create_tap(attach_.name, context_.workers, requested_);
     rtnetlink_.emplace();
     monitor_.emplace();
   });
@@ -115,9 +116,13 @@ void TapPort::stop() noexcept {
   gone_.clear();
 }
 
-std::string TapPort::describe_offloads() const {
-  if (!attach_.offloads) return "no offloads (\"offloads\": false)";
-  return offloads_.uso ? "offloads checksum, TSO, USO" : "offloads checksum, TSO; no USO, which this kernel lacks";
+void TapPort::permit(OffloadCaps offloads) {
+  const OffloadCaps before = offloads_;
+  // A netdev that the tenant deleted has no offloads to set, and none to take back.
+  if (tap_exists(queues_[0]->wait_fd())) offloads_ = set_tap_offloads(queues_[0]->wait_fd(), attach_.name, offloads);
+  requested_ = offloads;
+  for (const auto& queue : queues_) queue->set_offloads(offloads_);
+  if (before.without(offloads_) != OffloadCaps{}) context_.quiescence.wait();
 }
 
 PortStatus TapPort::status() const {
@@ -127,8 +132,9 @@ PortStatus TapPort::status() const {
   } else if (!gone_.empty()) {
     status.detail += " in " + namespace_name_ + " " + gone_ + "; stop and start the port to make it again";
   } else {
-    status.detail = "netdev " + link_.name + " in " + namespace_name_ +
-                    (link_.up ? ", " : ", set down by the tenant, ") + describe_offloads();
+    status.detail = "netdev " + link_.name + " in " + namespace_name_ + (link_.up ? "" : ", set down by the tenant");
+    status.offloads_requested = requested_;
+    if (offloads_ != requested_) status.offloads_why_not = "this kernel's TAP has no UDP segmentation";
   }
   return status;
 }

@@ -30,6 +30,7 @@ class TapPort final : public Port {
 
   void start() override;
   void stop() noexcept override;
+  void permit(OffloadCaps offloads) override;
   [[nodiscard]] Queue& queue(std::size_t w) override { return *queues_[w]; }
   [[nodiscard]] const PortCounters& counters(std::size_t w) const override { return counters_[w]; }
   [[nodiscard]] PortStatus status() const override;
@@ -40,12 +41,12 @@ class TapPort final : public Port {
   void watch();
   void on_link_change();
   void on_namespace_check();
-  [[nodiscard]] std::string describe_offloads() const;
 
   const PortSpec spec_;
   const TapAttachSpec& attach_;
   PortContext& context_;
   std::unique_ptr<PortCounters[]> counters_;
+  OffloadCaps requested_;
 
   // From start() to stop():
   std::vector<std::unique_ptr<TapQueue>> queues_;
@@ -55,9 +56,9 @@ class TapPort final : public Port {
   Reactor::Handle namespace_timer_ = 0;
   std::string namespace_name_;
   ino_t namespace_inode_ = 0;
-  OffloadCaps offloads_;
-  Link link_;         ///< as last seen
-  std::string gone_;  ///< why there is no netdev any more; empty: there is one
+  OffloadCaps offloads_;  ///< those requested that the kernel has
+  Link link_;             ///< as last seen
+  std::string gone_;      ///< why there is no netdev any more; empty: there is one
 };
 
 }  // namespace vswitch

@@ -48,7 +48,7 @@ int run(int argc, char** argv) {
 
   std::array<TapDevice, 2> taps;
   for (std::size_t i = 0; i < taps.size(); ++i) {
-    Netns::open(paths[i]).run([&] { taps[i] = create_tap("eth0", 1, true); });
+    Netns::open(paths[i]).run([&] { taps[i] = create_tap("eth0", 1, OffloadCaps::all()); });
   }
   apply(placement);
   watch_for_end();

@@ -167,10 +167,12 @@ class Vswitchd:
             raise TimeoutError(f"{error}\n{self.log_text()}") from None
         return self
 
+    def ctl_command(self, *arguments):
+        return [BUILD / "vswitch/ctl/vswitchctl", "--control", self.control, *arguments]
+
     def ctl(self, *arguments, check=True, parse=True):
         """vswitchctl's answer as Python values (parse=False: the CompletedProcess)."""
-        done = self.netns.run(BUILD / "vswitch/ctl/vswitchctl", "--control", self.control, "--json", *arguments,
-                              check=check)
+        done = self.netns.run(*self.ctl_command("--json", *arguments), check=check)
         return json.loads(done.stdout) if parse else done
 
     def stop(self, how=signal.SIGTERM, expect=0):

@@ -47,7 +47,7 @@ class Tcp(unittest.TestCase):
 
     def test_without_offloads(self):
         # Frame by frame a sender outruns the switch: what does not fit is dropped, and sent again.
-        self.switch(tap={"offloads": False})
+        self.switch(offloads=False)
         self.measure(self.site["blue"], "198.18.0.12", floor=FLOOR_GBITS / 10, retransmitted=0.1)
         self.measure(self.site.wire, WIRE_V6, floor=FLOOR_GBITS / 10, retransmitted=0.1)
 

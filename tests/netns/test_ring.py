@@ -242,7 +242,7 @@ class Ring(unittest.TestCase):
                              [(True, NEEDS_CSUM)])
 
         def offloads():
-            return {p["name"]: p["offloads"] for p in self.daemon.ctl("show")["ports"]}["blue/p"]
+            return {p["name"]: p["offloads"]["active"] for p in self.daemon.ctl("show")["ports"]}["blue/p"]
 
         assert_whole(received())
         blue.set_features(0)

@@ -21,7 +21,6 @@ class TapHarness final : public Harness {
     TapAttachSpec attach;
     attach.netns = tenant_.path();
     attach.name = "tap0";
-    attach.offloads = offloads_;
     PortSpec spec;
     spec.tenant = "red";
     spec.name = "db";
@@ -29,6 +28,7 @@ class TapHarness final : public Harness {
     spec.mac = Mac{{0x02, 0, 0, 0, 0, 0x12}};
     spec.mtu = 1500;
     spec.attach = attach;
+    spec.offloads = offloads_ ? OffloadCaps::all() : OffloadCaps{};
     return std::make_unique<TapPort>(spec, context);
   }
   void connect(Port& /*port*/, TestReactor& /*reactor*/) override {

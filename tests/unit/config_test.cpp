@@ -127,9 +127,9 @@ TEST(ConfigLoad, EveryKey) {
                 "attach": {"kind": "ring", "socket": "/run/web.sock", "uid": 0, "gid": 4294967294, "token": "x",
                            "queues": 16, "ring_frames": 32768, "arena_bytes": 67108864}}}},
       "blue": {"ports": {
-        "db": {"uplink": "wan", "mode": "passthru", "mac": "02:00:00:00:00:bb", "vlan": 1, "mtu": 1500,
-               "ips": ["198.18.0.12/24"],
-               "attach": {"kind": "tap", "pid": 17, "name": "eth0", "offloads": false, "routes": [
+        "db": {"uplink": "wan", "mode": "passthru", "mac": "02:00:00:00:00:bb", "vlan": 1, "mtu": 1500, "offloads": false,
+               "gro": false, "ips": ["198.18.0.12/24"],
+               "attach": {"kind": "tap", "pid": 17, "name": "eth0", "routes": [
                  {"to": "203.0.113.0/24"}, {"to": "default", "via": "203.0.113.1"},
                  {"to": "fd00:1::/32", "via": "fe80::1"}, {"to": "198.51.100.7", "via": "198.18.0.1"}]}},
         "a": {"uplink": "wan", "mode": "vepa", "mac": "02:00:00:00:00:bb", "vlan": 2,
@@ -150,8 +150,8 @@ TEST(ConfigLoad, EveryKey) {
                             {{IpPrefix::parse("203.0.113.0/24"), std::nullopt},
                              {std::nullopt, IpAddress::parse("203.0.113.1")},
                              {IpPrefix::parse("fd00:1::/32"), IpAddress::parse("fe80::1")},
-                             {IpPrefix::parse("198.51.100.7/32"), IpAddress::parse("198.18.0.1")}},
-                            false};
+                             {IpPrefix::parse("198.51.100.7/32"), IpAddress::parse("198.18.0.1")}}};
+  db.offloads = {}, db.gro = false;
   EXPECT_EQ(spec.ports[1], db);
 
   PortSpec web;
@@ -163,6 +163,23 @@ TEST(ConfigLoad, EveryKey) {
   web.ips = {*IpPrefix::parse("198.18.0.11/24"), *IpPrefix::parse("fd00::11/128")};
   web.attach = RingAttachSpec{"/run/web.sock", 0, 4294967294U, "x", 16, 32768, 64 << 20};
   EXPECT_EQ(spec.ports[2], web);
+}
+
+TEST(ConfigLoad, OffloadsOneByOne) {
+  const auto read = [](const char* offloads) {
+    json value = minimal();
+    value["tenants"]["red"]["ports"]["web"]["offloads"] = json::parse(offloads);
+    return load(value).ports.at(1).offloads;
+  };
+  EXPECT_EQ(read("true"), OffloadCaps::all());
+  EXPECT_EQ(read("false"), OffloadCaps{});
+  EXPECT_EQ(read("{}"), OffloadCaps::all());
+  EXPECT_EQ(read(R"({"uso": false, "tso6": false})"),
+            (OffloadCaps{.checksum = true, .tso4 = true, .tso6 = false, .ecn = true, .uso = false}));
+  EXPECT_EQ(read(R"({"checksum": false})"), OffloadCaps{});
+  EXPECT_EQ(read(R"({"checksum": false, "tso4": false})"), OffloadCaps{});
+  EXPECT_EQ(read(R"({"tso4": false, "tso6": false, "uso": false})"), OffloadCaps{.checksum = true})
+      << "nothing for ecn";
 }
 
 TEST(ConfigLoad, SameAddressesOnOtherVlanOrUplink) {
@@ -192,6 +209,7 @@ void add_defaults(const json& schema, const json& unresolved, json& value) {
     const json chosen = schema.at(json::json_pointer(branch["$ref"].get<std::string>().substr(1)));
     if (chosen["properties"]["kind"]["const"] == value["kind"]) node = chosen;
   }
+  if (!value.is_object()) return;
   const json properties = node.value("properties", json::object());
   for (const auto& [key, property] : properties.items()) {
     if (property.contains("default") && !value.contains(key)) value[key] = property["default"];
@@ -210,7 +228,7 @@ TEST(ConfigLoad, DefaultsAreThoseOfTheSchema) {
   for (auto& [name, port] : value["tenants"]["red"]["ports"].items()) port.erase("nodst");
   EXPECT_EQ(value["workers"]["idle"], "adaptive");
   EXPECT_EQ(value["tenants"]["red"]["ports"]["web"]["attach"]["ring_frames"], 1024);
-  EXPECT_EQ(value["tenants"]["red"]["ports"]["tap"]["attach"]["offloads"], true);
+  EXPECT_EQ(value["tenants"]["red"]["ports"]["tap"]["offloads"], true);
   EXPECT_EQ(load(value), load(minimal()));
 }
 
@@ -420,7 +438,8 @@ INSTANTIATE_TEST_SUITE_P(
                     PortEdit{"macs", R"(["02:00:00:00:00:99"])", false}, PortEdit{"vlan", "7", true},
                     PortEdit{"mtu", "1400", true}, PortEdit{"trusted", "true", false},
                     PortEdit{"source_macs", R"(["02:00:00:00:00:32"])", false}, PortEdit{"nodst", "true", false},
-                    PortEdit{"ips", R"(["198.18.0.11/24"])", true},
+                    PortEdit{"ips", R"(["198.18.0.11/24"])", true}, PortEdit{"offloads", "false", false},
+                    PortEdit{"gro", "false", false},
                     PortEdit{"attach", R"({"kind": "ring", "socket": "/run/web.sock", "queues": 2})", true}),
     [](const auto& named) { return std::string(named.param.key); });
 
@@ -492,7 +511,7 @@ AttachSpec ring(const fs::path& socket) {
   return spec;
 }
 
-AttachSpec tap(const std::string& netns, const std::string& name) { return TapAttachSpec{netns, name, {}, true}; }
+AttachSpec tap(const std::string& netns, const std::string& name) { return TapAttachSpec{netns, name, {}}; }
 
 TEST(CheckSystem, SocketDirectories) {
   const TemporaryDirectory directory;

@@ -42,6 +42,12 @@ class ExclusivePort final : public Port {
     world_.held.erase(resource_);
     world_.history.push_back("-" + name_);
   }
+  void permit(OffloadCaps offloads) override {
+    if (world_.unavailable.contains(resource_))
+      throw Error(EIO, "set the offloads of", resource_, "it is not available");
+    loop_.permit(offloads);
+    world_.history.push_back("=" + name_);
+  }
   [[nodiscard]] LoopQueue& queue(std::size_t w) override { return loop_.queue(w); }
   [[nodiscard]] const PortCounters& counters(std::size_t w) const override { return loop_.counters(w); }
   [[nodiscard]] PortStatus status() const override { return loop_.status(); }
@@ -84,7 +90,7 @@ inline PortSpec port(const std::string& name, unsigned last_mac) {
   spec.name = name;
   spec.uplink = "lan";
   spec.mac = mac(last_mac);
-  spec.attach = TapAttachSpec{.netns = "", .name = "tap-" + name, .routes = {}, .offloads = true};
+  spec.attach = TapAttachSpec{.netns = "", .name = "tap-" + name, .routes = {}};
   return spec;
 }
 

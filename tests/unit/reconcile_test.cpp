@@ -106,6 +106,33 @@ TEST_F(ReconcileTest, AddedAndRemoved) {
   EXPECT_EQ(world_.world.history, (std::vector<std::string>{"+t/a", "+t/b", "+t/c", "-t/b"}));  // new ones first
 }
 
+TEST_F(ReconcileTest, OffloadsChangeWithoutReopening) {
+  start(on_lan({port("a", 1), port("b", 2)}));
+  PortSpec fewer = port("b", 2);
+  fewer.offloads = {.checksum = true};
+  fewer.gro = false;
+  const ApplyReport report = switch_->apply(on_lan({port("a", 1), fewer}));
+  EXPECT_EQ(report.changed, std::vector<std::string>{"t/b"});
+  EXPECT_EQ(report.untouched, 1U);
+  EXPECT_EQ(far_side(*switch_, "t/b").offloads(), fewer.offloads);
+  EXPECT_EQ(far_side(*switch_, "t/a").offloads(), OffloadCaps::all());
+  EXPECT_FALSE(switch_->datapath().table().port(port_ids().at("t/b")).gro);
+  EXPECT_TRUE(switch_->datapath().table().port(port_ids().at("t/a")).gro);
+  EXPECT_EQ(world_.world.history, (std::vector<std::string>{"+t/a", "+t/b", "=t/b"}));
+}
+
+TEST_F(ReconcileTest, RefusedOffloadsChangeNothing) {
+  start(on_lan({port("a", 1), port("b", 2)}));
+  PortSpec a = port("a", 1);
+  PortSpec b = port("b", 2);
+  a.offloads = b.offloads = {};
+  world_.world.unavailable.insert("tap-b");
+  expect_refusal(on_lan({a, b}), "tap-b");
+  EXPECT_EQ(far_side(*switch_, "t/a").offloads(), OffloadCaps::all()) << "changed first, and back";
+  EXPECT_EQ(far_side(*switch_, "t/b").offloads(), OffloadCaps::all());
+  EXPECT_TRUE(reaches("t/a", "t/b"));
+}
+
 TEST_F(ReconcileTest, ModeChangesWithoutReopening) {
   start(on_lan({port("a", 1), port("b", 2)}));
   auto spec = on_lan({port("a", 1), port("b", 2)});

@@ -93,6 +93,38 @@ TEST(RingFeatures, GrantsWhatItKnowsAndMakesSense) {
   EXPECT_EQ(net.port(0).queue(0).offloads(), OffloadCaps{});
 }
 
+TEST(RingFeatures, GrantsWhatIsPermittedAndTellsWhenThatChanges) {
+  RingSwitch net(1, [](std::size_t, PortSpec& spec) { spec.offloads = {.checksum = true, .tso4 = true}; });
+  tenant::Port port(net.socket(0), {.features = kAll});
+  constexpr std::uint32_t kTso4 = VSWITCH_FEATURE_CSUM | VSWITCH_FEATURE_TSO4;
+  EXPECT_EQ(port.info().features, kTso4);
+  const auto permit = [&](OffloadCaps caps) { net.on_control([&, caps] { net.port(0).permit(caps); }); };
+  permit(OffloadCaps::all());
+  EXPECT_EQ(port.info().features, kAll) << "what it asked for is not forgotten";
+  permit({});
+  EXPECT_EQ(port.info().features, 0U);
+  EXPECT_EQ(net.port(0).queue(0).offloads(), OffloadCaps{});
+  ASSERT_EQ(port.set_features(kTso), 0);
+  EXPECT_EQ(port.info().features, 0U);
+  permit({.checksum = true, .tso4 = true, .tso6 = true, .ecn = true});
+  EXPECT_EQ(port.info().features, kTso);
+  EXPECT_EQ(port.info().attachments, 1U);
+  PortStatus status;
+  net.on_control([&] { status = net.port(0).status(); });
+  EXPECT_EQ(status.offloads_requested, (OffloadCaps{.checksum = true, .tso4 = true, .tso6 = true, .ecn = true}));
+  EXPECT_EQ(status.offloads_why_not, "the tenant does not ask for tso6");
+}
+
+TEST(RingFeatures, WhoReadsNoAnswersIsToldInVain) {
+  RingSwitch net(1);
+  const tenant::Port port(net.socket(0), {.features = kAll});
+  for (int i = 0; i < 2000; ++i) {  // more than a socket's buffer holds
+    net.on_control([&] { net.port(0).permit(i % 2 == 0 ? OffloadCaps{} : OffloadCaps::all()); });
+  }
+  EXPECT_TRUE(net.attached(0));
+  EXPECT_EQ(net.port(0).queue(0).offloads(), OffloadCaps::all());
+}
+
 TEST(RingFeatures, TakingBackWaitsForTheWorkersAddingDoesNot) {
   const TempFolder folder;
   TestReactor reactor;

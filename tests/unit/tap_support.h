@@ -51,7 +51,7 @@ inline PortSpec spec_of(const TestNetns& netns, int n) {
   spec.mtu = 1500;
   spec.ips = {IpPrefix::parse("198.18.0." + std::to_string(n) + "/24").value(),
               IpPrefix::parse("fd00:5::" + std::to_string(n) + "/64").value()};
-  spec.attach = TapAttachSpec{.netns = netns.path(), .name = "t0", .routes = {}, .offloads = true};
+  spec.attach = TapAttachSpec{.netns = netns.path(), .name = "t0", .routes = {}};
   return spec;
 }
 inline TapAttachSpec& tap_of(PortSpec& spec) { return std::get<TapAttachSpec>(spec.attach); }

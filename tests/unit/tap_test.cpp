@@ -53,7 +53,8 @@ TEST_F(TapTest, NetdevIsAsAskedAndGoneAfterStop) {
     const PortStatus status = port.status();
     EXPECT_TRUE(status.link_up);
     EXPECT_EQ(status.mtu, 1400U);
-    EXPECT_THAT(status.detail, HasSubstr("netdev t0 in " + red_.path() + ", offloads checksum, TSO"));
+    EXPECT_THAT(status.detail, HasSubstr("netdev t0 in " + red_.path()));
+    EXPECT_EQ(status.offloads_requested, OffloadCaps::all());
     EXPECT_EQ(port.queue(0).offloads().checksum, true);
     port.stop();
     EXPECT_FALSE(red_.has_netdev("t0"));
@@ -163,14 +164,47 @@ TEST_F(TapTest, TcpPassesInWholeGsoFrames) {
 TEST_F(TapTest, TcpPassesWithOffloadsOff) {
   PortSpec red = spec_of(red_, 1);
   PortSpec blue = spec_of(blue_, 2);
-  tap_of(red).offloads = tap_of(blue).offloads = false;
+  red.offloads = blue.offloads = {};
   Pair pair(red, blue, one_);
   EXPECT_EQ(pair.red.queue(0).offloads(), OffloadCaps{});
-  EXPECT_THAT(pair.red.status().detail, HasSubstr("no offloads"));
+  EXPECT_EQ(pair.red.status().offloads_requested, OffloadCaps{});
+  EXPECT_EQ(pair.red.status().offloads_why_not, "");
   constexpr std::size_t kBytes = 4 << 20;
   for (const char* to : {"198.18.0.2", "fd00:5::2"}) EXPECT_EQ(tcp_transfer(red_, blue_, to, kBytes), kBytes) << to;
   EXPECT_EQ(pair.forwarder->passed.gso + pair.forwarder->passed.partial, 0U);
   EXPECT_EQ(checksum_errors(red_) + checksum_errors(blue_), 0U);
+}
+
+TEST_F(TapTest, OffloadsChangeBetweenTransfers) {
+  Pair pair(spec_of(red_, 1), spec_of(blue_, 2), one_);
+  const Passed& passed = pair.forwarder->passed;
+  constexpr std::size_t kBytes = 8 << 20;
+  const auto transfer = [&] {
+    const std::size_t before = passed.gso;
+    EXPECT_EQ(tcp_transfer(red_, blue_, "198.18.0.2", kBytes), kBytes);
+    return passed.gso - before;
+  };
+  EXPECT_GT(transfer(), 20U);
+  for (TapPort* port : {&pair.red, &pair.blue}) {
+    port->permit({.checksum = true, .tso6 = true});
+    EXPECT_EQ(port->queue(0).offloads(), (OffloadCaps{.checksum = true, .tso6 = true}));
+    EXPECT_EQ(port->status().offloads_requested, (OffloadCaps{.checksum = true, .tso6 = true}));
+  }
+  EXPECT_EQ(transfer(), 0U) << "TSO for IPv4 was taken back";
+  for (TapPort* port : {&pair.red, &pair.blue}) port->permit(OffloadCaps::all());
+  EXPECT_GT(transfer(), 20U);
+  EXPECT_EQ(checksum_errors(red_) + checksum_errors(blue_), 0U);
+}
+
+TEST_F(TapTest, OffloadsOfADeletedNetdevChangeToo) {
+  TapPort port(spec_of(red_, 1), one_.context);
+  port.start();
+  red_.ip("link del t0");
+  port.permit({});
+  EXPECT_EQ(port.status().offloads_requested, OffloadCaps{});
+  port.stop();
+  port.start();
+  EXPECT_EQ(port.queue(0).offloads(), OffloadCaps{}) << "made again with what was permitted last";
 }
 
 TEST_F(TapTest, TcpWithASmallSegmentSizeIsNotRefused) {

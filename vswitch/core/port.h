@@ -50,7 +50,8 @@ class Queue {
   /// @return frames taken; the caller counts the rest as `refusal()`
   [[nodiscard]] virtual std::size_t transmit(std::span<const Frame* const> frames) noexcept = 0;
 
-  /// Gives the frames of the last receive() back, in order. Called after every receive() that returned more than 0.
+  /// Gives the frames of the last receive() back, in order, and leaves `lent` as it is. Called after every receive()
+  /// that returned more than 0.
   virtual void release(Burst& lent) noexcept = 0;
 
   /// Called on idle turns: finish sends, so that nothing stays held in a quiet queue.
@@ -87,9 +88,11 @@ class Queue {
 
 /// What people are told about a port beside its counters.
 struct PortStatus {
-  bool link_up = false;   ///< a tenant is attached, the device is running
-  std::uint32_t mtu = 0;  ///< payload bytes behind the Ethernet header (and tags)
-  std::string detail;     ///< one line: driver, device, peer, and why a better choice was refused
+  bool link_up = false;              ///< a tenant is attached, the device is running
+  std::uint32_t mtu = 0;             ///< payload bytes behind the Ethernet header (and tags)
+  std::string detail;                ///< one line: driver, device, peer, and why a better choice was refused
+  OffloadCaps offloads_requested{};  ///< what configuration asks for; Queue::offloads() says what there is
+  std::string offloads_why_not{};    ///< why there is less than that; empty: there is not
 };
 
 /// One attachment. Control thread only; its queues belong to the workers. start() and stop() alternate: every port can
@@ -106,6 +109,9 @@ class Port {
   /// Closes everything and leaves the system as found. No worker may use the queues any more (see Quiescence). Never
   /// throws.
   virtual void stop() noexcept = 0;
+  /// A tenant's port: from now on these are PortSpec::offloads. When it returns no worker gives the tenant what it may
+  /// not have any more; the attachment lives on. After start(). Throws Error; then nothing has changed.
+  virtual void permit(OffloadCaps /*offloads*/) {}
   /// Worker `w`'s queue. Valid from start() to stop().
   [[nodiscard]] virtual Queue& queue(std::size_t w) = 0;
   /// Counters of worker `w`; they live as long as the port.

@@ -9,6 +9,7 @@
 
 #include "vswitch/net/ip.h"
 #include "vswitch/net/mac.h"
+#include "vswitch/net/offload.h"
 
 // What the user asked for, as plain values: config/ fills them from tenants.json, the daemon compares two of them to
 // find what a reload must change. Every default is already filled in.
@@ -65,7 +66,6 @@ struct TapAttachSpec {
   std::string netns;  ///< path; "/proc/PID/ns/net" when the user gave a pid; empty: the daemon's own namespace
   std::string name;   ///< netdev name inside it
   std::vector<RouteSpec> routes;
-  bool offloads = true;  ///< checksum and segmentation offloads both ways
   bool operator==(const TapAttachSpec&) const = default;
 };
 
@@ -84,6 +84,7 @@ struct PortSpec {
   std::vector<Mac> source_macs;  ///< mode source: whose frames the port gets
   bool nodst = false;            ///< mode source: a match consumes the frame
   std::vector<IpPrefix> ips;
+  OffloadCaps offloads = OffloadCaps::all();  ///< what may be unfinished in frames to the tenant; consistent()
   bool gro = true;  ///< small frames of a TCP flow are merged on their way to the port, if it takes larger ones
   AttachSpec attach;
 

@@ -44,15 +44,25 @@ std::string joined(const json& texts) {
 }
 
 /// The names of what is true in {"checksum": true, ...}.
-std::string offloads(const json& entry) {
+std::string offloads(const json& entry, const char* which) {
   std::string all;
   const auto found = entry.find("offloads");
-  if (found != entry.end() && found->is_object()) {
-    for (const auto& [name, offered] : found->items()) {
-      if (offered == true) all.append(all.empty() ? "" : ",").append(name);
-    }
+  if (found == entry.end() || !found->is_object() || !found->contains(which)) return "-";
+  for (const auto& [name, offered] : (*found)[which].items()) {
+    if (offered == true) all.append(all.empty() ? "" : ",").append(name);
   }
   return all.empty() ? "-" : all;
+}
+
+void print_offloads(const json& answer, std::ostream& out) {
+  TextTable table({"PORT", "OFFLOADS-REQUESTED", "OFFLOADS-ACTIVE", "WHY-NOT"});
+  for (const char* what : {"uplinks", "ports"}) {
+    for (const json& entry : list(answer, what)) {
+      table.add({cell(entry, "name"), offloads(entry, "requested"), offloads(entry, "active"),
+                 cell(entry.value("offloads", json::object()), "why_not")});
+    }
+  }
+  table.print(out);
 }
 
 std::string percent(std::uint64_t part, std::uint64_t whole) {
@@ -112,20 +122,22 @@ std::uint64_t asleep_ns(const json& before, const json& now, std::uint64_t elaps
 }  // namespace
 
 void render_show(const json& answer, std::ostream& out) {
-  TextTable uplinks({"UPLINK", "NETDEV", "DRIVER", "MAC", ">MTU", "LINK", "OFFLOADS", "DETAIL"});
+  TextTable uplinks({"UPLINK", "NETDEV", "DRIVER", "MAC", ">MTU", "LINK", "DETAIL"});
   for (const json& uplink : list(answer, "uplinks")) {
     uplinks.add({cell(uplink, "name"), cell(uplink, "netdev"), cell(uplink, "driver"), cell(uplink, "mac"),
-                 cell(uplink, "mtu"), cell(uplink, "link"), offloads(uplink), cell(uplink, "detail")});
+                 cell(uplink, "mtu"), cell(uplink, "link"), cell(uplink, "detail")});
   }
   uplinks.print(out);
   out << "\n";
-  TextTable ports({"PORT", "KIND", "MODE", "UPLINK", ">VLAN", "MAC", "IPS", ">MTU", "LINK", "OFFLOADS", "DETAIL"});
+  TextTable ports({"PORT", "KIND", "MODE", "UPLINK", ">VLAN", "MAC", "IPS", ">MTU", "LINK", "DETAIL"});
   for (const json& port : list(answer, "ports")) {
     ports.add({cell(port, "name"), std::string(attach_kind(port)), cell(port, "mode"), cell(port, "uplink"),
                number(port, "vlan") == 0 ? "-" : cell(port, "vlan"), cell(port, "mac"), joined(list(port, "ips")),
-               cell(port, "mtu"), cell(port, "link"), offloads(port), cell(port, "detail")});
+               cell(port, "mtu"), cell(port, "link"), cell(port, "detail")});
   }
   ports.print(out);
+  out << "\n";
+  print_offloads(answer, out);
   out << "\n";
   TextTable workers({">WORKER", ">CPU", "IDLE"});
   for (const json& worker : list(answer, "workers")) {
@@ -136,11 +148,11 @@ void render_show(const json& answer, std::ostream& out) {
 
 void render_stats(const json& answer, std::ostream& out) {
   TextTable ports({"PORT", ">RX-FRAMES", ">RX-BYTES", ">RX-DROPS", ">TX-FRAMES", ">TX-BYTES", ">TX-DROPS", ">SW-CSUM",
-                   ">SW-GSO", ">WAKEUPS"});
+                   ">SW-GSO", ">GRO-MERGED", ">WAKEUPS"});
   for (const json& port : list(answer, "ports")) {
     ports.add({cell(port, "name"), cell(port, "rx_frames"), cell(port, "rx_bytes"), cell(port, "rx_drops"),
                cell(port, "tx_frames"), cell(port, "tx_bytes"), cell(port, "tx_drops"), cell(port, "sw_checksum"),
-               cell(port, "sw_gso"), cell(port, "wakeups")});
+               cell(port, "sw_gso"), cell(port, "gro_merged"), cell(port, "wakeups")});
   }
   ports.print(out);
   print_drops(list(answer, "ports"), out);

@@ -25,7 +25,7 @@ struct DescribeAttach {
     return attach;
   }
   Json operator()(const TapAttachSpec& tap) const {
-    return {{"kind", "tap"}, {"netns", tap.netns}, {"name", tap.name}, {"offloads", tap.offloads}};
+    return {{"kind", "tap"}, {"netns", tap.netns}, {"name", tap.name}};
   }
 };
 
@@ -33,7 +33,9 @@ void add_status(Json& entry, Port& port) {
   const PortStatus status = port.status();
   entry["link"] = status.link_up ? "up" : "down";
   entry["detail"] = status.detail;
-  entry["offloads"] = describe(port.queue(0).offloads());
+  entry["offloads"] = {{"requested", describe(status.offloads_requested)},
+                       {"active", describe(port.queue(0).offloads())},
+                       {"why_not", status.offloads_why_not.empty() ? Json() : Json(status.offloads_why_not)}};
 }
 
 Json describe(const RunningUplink& running) {
@@ -65,6 +67,7 @@ Json describe(const RunningPort& running) {
                 {"vlan", spec.vlan},
                 {"mtu", spec.mtu},
                 {"trusted", spec.trusted},
+                {"gro", spec.gro},
                 {"ips", std::move(ips)},
                 {"attach", std::visit(DescribeAttach{}, spec.attach)}};
   if (spec.mode == Mode::source) {
@@ -106,6 +109,7 @@ Json count_port(const std::string& name, const Port& port, std::size_t workers) 
           {"tx_drops", dropped_tx},
           {"sw_checksum", total(&PortCounters::sw_checksum)},
           {"sw_gso", total(&PortCounters::sw_gso)},
+          {"gro_merged", total(&PortCounters::gro_merged)},
           {"wakeups", total(&PortCounters::wakeups)},
           {"drops", std::move(drops)}};
 }
@@ -134,7 +138,9 @@ Json count_workers(const Datapath& datapath, Nanoseconds now) {
 }  // namespace
 
 Json describe(OffloadCaps caps) {
-  return {{"checksum", caps.checksum}, {"tso4", caps.tso4}, {"tso6", caps.tso6}, {"ecn", caps.ecn}, {"uso", caps.uso}};
+  Json kinds = Json::object();
+  for (const OffloadName& kind : kOffloadNames) kinds[std::string(kind.name)] = caps.*kind.member;
+  return kinds;
 }
 
 Json describe(const ApplyReport& report) {

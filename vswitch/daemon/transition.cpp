@@ -89,6 +89,7 @@ void Transition::perform() {
   open_ports();
   std::unique_ptr<const Table> table = build_table(next_, switch_.datapath_.workers());
   steer();
+  permit();
   admit();
   switch_.datapath_.publish(std::move(table));
 }
@@ -247,6 +248,17 @@ void Transition::steer() {
     uplink.port->steer(wanted);
     if (!is_new) undo_.push([port = uplink.port, old = uplink.steering] { port->steer(old); });
     uplink.steering = std::move(wanted);
+  }
+}
+
+void Transition::permit() {
+  for (const auto& [name, running] : next_.ports) {
+    const auto old = before_.ports.find(name);
+    if (old == before_.ports.end() || old->second.port != running.port) continue;
+    const OffloadCaps before = old->second.spec.offloads;
+    if (running.spec.offloads == before) continue;
+    running.port->permit(running.spec.offloads);
+    undo_.push([port = running.port, before] { port->permit(before); });
   }
 }
 

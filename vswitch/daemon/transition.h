@@ -52,6 +52,7 @@ class Transition {
   void withdraw(const std::set<std::string>& names);
   void restore(const std::string& name) noexcept;
   void steer();
+  void permit();
   void admit();
   void commit() noexcept;
 

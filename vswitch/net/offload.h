@@ -1,5 +1,8 @@
 #pragma once
+#include <array>
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 // The one offload vocabulary: struct virtio_net_hdr semantics (virtio 1.2, section 5.1.6), host byte order. Every queue
 // speaks it; a frame is fixed up at egress, once, only as far as its destination needs (core/adapt.h).
@@ -30,7 +33,7 @@ struct Offload {
 };
 static_assert(sizeof(Offload) == 8);
 
-/// Which unfinished frames a queue takes on transmit. A set bit never implies another one.
+/// Kinds of unfinished frames: those that a queue takes on transmit, or may take. A set bit never implies another one.
 struct OffloadCaps {
   bool checksum = false;  ///< NEEDS_CSUM frames
   bool tso4 = false;
@@ -40,6 +43,45 @@ struct OffloadCaps {
 
   static constexpr OffloadCaps all() noexcept { return {true, true, true, true, true}; }
   bool operator==(const OffloadCaps&) const = default;
+  /// Those that are in both.
+  constexpr OffloadCaps operator&(const OffloadCaps& other) const noexcept;
+  /// Those that are not in `other`.
+  constexpr OffloadCaps without(const OffloadCaps& other) const noexcept;
+  /// What is left when GSO needs NEEDS_CSUM, and `ecn` a TCP that is segmented: the kernel's rule for its netdevs.
+  constexpr OffloadCaps consistent() const noexcept;
 };
+
+/// How one of OffloadCaps is called, in tenants.json and everywhere else.
+struct OffloadName {
+  std::string_view name;
+  bool OffloadCaps::*member;
+};
+inline constexpr std::array<OffloadName, 5> kOffloadNames{{{"checksum", &OffloadCaps::checksum},
+                                                           {"tso4", &OffloadCaps::tso4},
+                                                           {"tso6", &OffloadCaps::tso6},
+                                                           {"ecn", &OffloadCaps::ecn},
+                                                           {"uso", &OffloadCaps::uso}}};
+
+constexpr OffloadCaps OffloadCaps::operator&(const OffloadCaps& other) const noexcept {
+  OffloadCaps both;
+  for (const OffloadName& kind : kOffloadNames) both.*kind.member = this->*kind.member && other.*kind.member;
+  return both;
+}
+
+constexpr OffloadCaps OffloadCaps::without(const OffloadCaps& other) const noexcept {
+  OffloadCaps rest;
+  for (const OffloadName& kind : kOffloadNames) rest.*kind.member = this->*kind.member && !(other.*kind.member);
+  return rest;
+}
+
+constexpr OffloadCaps OffloadCaps::consistent() const noexcept {
+  if (!checksum) return {};
+  OffloadCaps caps = *this;
+  caps.ecn = ecn && (tso4 || tso6);
+  return caps;
+}
+
+/// "checksum, tso4", or "none".
+[[nodiscard]] std::string to_string(const OffloadCaps& caps);
 
 }  // namespace vswitch

@@ -133,8 +133,9 @@ struct vswitch_features_request {
   uint32_t features;
 };
 
-/* Switch to client, one for each request. Frames published from now on respect the features granted here; those that
- * were in the rings before may have been made for the features granted before. */
+/* Switch to client, one for each request, and one with serial 0 when what the client may have changed. Frames published
+ * from now on respect the features granted here; those that were in the rings before may have been made for the
+ * features granted before. */
 struct vswitch_features_answer {
   uint32_t magic;    /* VSWITCH_RING_FEATURES_MAGIC */
   uint32_t serial;   /* of the request */
