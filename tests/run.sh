@@ -96,12 +96,12 @@ part_kernel() { need dev && step "kernel differential" python3 tests/kernel/macv
 part_asan() {
   need dev && need asan || return
   step "unit tests asan" unit_tests asan 600
-  step "netns tests asan" netns_tests asan 4 test_ping test_stop test_reload test_ring test_hostile
+  step "netns tests asan" netns_tests asan 4 test_ping test_stop test_reload test_ring test_hostile test_offloads test_gro
 }
 part_tsan() {
   need dev && need tsan || return
   step "unit tests tsan" unit_tests tsan 900
-  step "netns tests tsan" netns_tests tsan 6 test_ping test_reload test_ring test_hostile
+  step "netns tests tsan" netns_tests tsan 6 test_ping test_reload test_ring test_hostile test_offloads test_gro
 }
 part_fuzz() { need fuzz && step "fuzz" tests/fuzz/run.sh --seconds 15; }
 part_bench() { need dev && step "bench" env VSWITCH_BUILD="$root/build/dev" tests/bench/run.sh --seconds 0.5 --runs 1; }
