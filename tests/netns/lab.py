@@ -231,7 +231,7 @@ class Lab:
     def __exit__(self, *exception):
         atexit.unregister(self.stack.close)
         self.stack.close()
-        left = [n for n in os.listdir("/run/netns") if n.startswith(self.prefix + "-")]
+        left = [path.name for path in Path("/run/netns").glob(f"{self.prefix}-*")]
         assert not left, f"namespaces left behind: {left}"
         assert _links_of_this_namespace() == self.root_links, "the machine's own interfaces changed"
         return False
