@@ -12,6 +12,7 @@ from lab import CommandError  # noqa: E402
 from report import BenchError, say  # noqa: E402
 from rings import SWITCH_CPU, TENANT_CPU  # noqa: E402
 import harm  # noqa: E402
+import offload_checksum  # noqa: E402
 import offload_gso  # noqa: E402
 import ring_speed  # noqa: E402
 import scale  # noqa: E402
@@ -19,7 +20,7 @@ import tap  # noqa: E402
 
 BENCHES = {"ring_forward": ring_speed.ring_forward, "ring_raw": ring_speed.ring_raw, "ports_scale": scale.ports_scale,
            "tap_tcp": tap.tap_tcp, "idle": scale.idle, "neighbour": harm.neighbour, "reattach": harm.reattach,
-           "offload_gso": offload_gso.offload_gso}
+           "offload_gso": offload_gso.offload_gso, "offload_checksum": offload_checksum.offload_checksum}
 
 
 def main():
