@@ -28,7 +28,7 @@ CLIENT_CPU, SERVER_CPU = 0, 1
 def tap_tcp(options):
     samples = Samples("tap_tcp")
     with ExitStack() as stack:
-        ways = {"vswitch": _Vswitch(stack), "macvlan": _Macvlan(stack), "bridge-veth": _Bridge(stack),
+        ways = {"vswitch": _Vswitch(stack), "macvlan": Macvlan(stack), "bridge-veth": Bridge(stack),
                 "copier": _Copier(stack)}
         for _ in range(options.runs):
             for streams, reverse, version in itertools.product(STREAMS, (False, True), (4, 6)):
@@ -56,7 +56,7 @@ def _measure(samples, name, suffix, way, options, streams, reverse, version):
         samples.add(f"{tap_wire}-{suffix}", "Gbit/s", _iperf(way, way.site.wire, wire, options, streams, reverse))
 
 
-class _Way:
+class Way:
     """Two tenants and a wire peer, somehow connected."""
 
     def __init__(self, stack):
@@ -81,7 +81,7 @@ class _Way:
         netns.ip("link", "set", "eth0", "up")
 
 
-class _Vswitch(_Way):
+class _Vswitch(Way):
     def __init__(self, stack):
         super().__init__(stack)
         ports = {f"{name}/p": tap_port(self.site[name], *identity) for name, identity in TENANTS.items()}
@@ -94,7 +94,7 @@ class _Vswitch(_Way):
         return cpu_seconds(self.daemon.pid)
 
 
-class _Copier(_Way):
+class _Copier(Way):
     def __init__(self, stack):
         super().__init__(stack)
         self.program = Program(self.lab, "tap_copier", "--left", self.site["red"].path, "--right",
@@ -110,7 +110,7 @@ class _Copier(_Way):
         return cpu_seconds(self.program.process.pid)
 
 
-class _Macvlan(_Way):
+class Macvlan(Way):
     def __init__(self, stack):
         super().__init__(stack)
         for name, (mac, _, _) in TENANTS.items():
@@ -119,7 +119,7 @@ class _Macvlan(_Way):
             self.address(name)
 
 
-class _Bridge(_Way):
+class Bridge(Way):
     def __init__(self, stack):
         super().__init__(stack)
         host = self.site.host
@@ -136,9 +136,8 @@ class _Bridge(_Way):
 def _iperf(way, server, address, options, streams, reverse):
     """Gbit/s that the receiver got, in one TCP measurement from red to `address` in `server`, or back."""
     client = way.site["red"]
-    wait_until(lambda: client.run("ping", "-n", "-c", "1", "-W", "1", address, check=False).returncode == 0,
-               f"no echo from {address}")
-    bad = _bad_checksums(client, server)
+    wait_for_echo(client, address)
+    bad = bad_checksums(client, server)
     listener = way.lab.popen(server, "taskset", "-c", SERVER_CPU, "iperf3", "-s", "-1", stdout=subprocess.DEVNULL,
                              stderr=subprocess.DEVNULL)
     try:
@@ -152,10 +151,15 @@ def _iperf(way, server, address, options, streams, reverse):
     finally:
         listener.terminate()
         listener.wait()
-    if _bad_checksums(client, server) != bad:
+    if bad_checksums(client, server) != bad:
         raise BenchError(f"bad checksums at {address}")
     return report["end"]["sum_received"]["bits_per_second"] / 1e9
 
 
-def _bad_checksums(*namespaces):
+def wait_for_echo(client, address):
+    wait_until(lambda: client.run("ping", "-n", "-c", "1", "-W", "1", address, check=False).returncode == 0,
+               f"no echo from {address}")
+
+
+def bad_checksums(*namespaces):
     return sum(netns.counter("Tcp", "InCsumErrors") for netns in namespaces)
