@@ -41,8 +41,8 @@ def offload_tcp(options):
 
 
 class _Switch(Way):
-    """The worker has CPU 0. A ring's end and its peer share CPU 1; of two ordinary sockets, as in tap_tcp, the one that
-    receives is beside the worker."""
+    """As with macvlan and the bridge one socket end has CPU 1 for itself. All that is user space shares CPU 0: the
+    worker and a ring's end; of two ordinary sockets, as in tap_tcp, the one that receives is beside the worker."""
 
     def __init__(self, stack, offloads):
         super().__init__(stack)
@@ -65,11 +65,11 @@ class _Switch(Way):
                         lambda: self.ring(options, *_sending(TENANTS["blue"][1], options)))
 
     def tap_tap(self, options):
-        return between_tenants(self, options, TENANT_CPU, SWITCH_CPU)
+        return between_tenants(self, options, source_cpu=TENANT_CPU, sink_cpu=SWITCH_CPU)
 
     def ring(self, options, *arguments):
         return Program(self.lab, "ring_tcp", "--socket", self.socket, "--offloads", "yes" if self.offloads else "no",
-                       "--cpu", TENANT_CPU, *(["--fifo"] if options.fifo else []), *arguments)
+                       "--cpu", SWITCH_CPU, *(["--fifo"] if options.fifo else []), *arguments)
 
 
 def _kernel(kind):
