@@ -12,8 +12,9 @@
 namespace vswitch {
 
 /// Where queues of one worker that read from descriptors put the frames they lend. Shared by all of them: a burst is
-/// given back before the worker polls its next queue.
-inline constexpr std::size_t kScratchBytes = std::size_t{2} << 20;
+/// given back before the worker polls its next queue. Holds a burst of MTU-sized frames, or two of 64 KiB: what was
+/// read is to be copied out from the level-2 cache (DECISIONS.md).
+inline constexpr std::size_t kScratchBytes = std::size_t{192} << 10;
 
 /// What every port is given to live with. Owned by the daemon (or a test), outlives all ports.
 struct PortContext {
