@@ -12,7 +12,7 @@ template <class Spec>
 struct Change {
   const Spec* before = nullptr;   ///< nullptr: added
   const Spec* after = nullptr;    ///< nullptr: removed
-  bool reopen = false;            ///< changed: stop and start it; false: a new table is enough
+  bool reopen = false;            ///< changed: stop and start it; false: a new table and Port::permit() are enough
   std::vector<std::string> keys;  ///< changed: which keys of tenants.json, sorted as there
 
   [[nodiscard]] bool added() const noexcept { return before == nullptr; }
