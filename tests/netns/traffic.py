@@ -54,6 +54,7 @@ class CountedFlow:
     """
 
     BURST, PAUSE = 4, 0.001  # about 4,000 frames a second: a late wake-up of some 100 ms still fits into the queues
+    LEAST = 1001  # frames, however soon the block ends
 
     def __init__(self, sender, sender_mac, receiver, receiver_mac, device="eth0", flow_id=1):
         # A queue of the interface that overflows while this process is not scheduled would look like a lost frame.
@@ -86,7 +87,7 @@ class CountedFlow:
     def _send(self):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         number = 0
-        while not self.stop.is_set():
+        while not self.stop.is_set() or number < self.LEAST:
             for _ in range(self.BURST):
                 self.source.send((self.head + struct.pack("!Q", number)).ljust(60, b"\0"))
                 number += 1
