@@ -182,11 +182,11 @@ class Ring(unittest.TestCase):
         self.expect(sockets, "red", ethernet(BLUE, RED, os.urandom(50)), "blue")
         self.daemon.kill()
         for name in ("red", "blue"):
-            wait_until(lambda n=name: (sockets[n].wait(10), not sockets[n].info().attached)[1], f"{name} sees no end")
+            wait_until(lambda n=name: not sockets[n].look().attached, f"{name} sees no end")
         sockets["green"].close()
         self.start()
         for name in ("red", "blue"):
-            wait_until(lambda n=name: (sockets[n].wait(10), sockets[n].info().attachments == 2)[1], f"{name} is not back")
+            wait_until(lambda n=name: sockets[n].look().attachments == 2, f"{name} is not back")
         sockets["green"] = self.enterContext(RawSocket(self.site["green"], "eth0"))
         self.expect(sockets, "red", ethernet(BLUE, RED, os.urandom(50)), "blue")
         self.expect(sockets, "green", ethernet(RED, GREEN, os.urandom(50)), "red")
@@ -263,7 +263,7 @@ class Ring(unittest.TestCase):
         blue.set_features(FEATURE_CSUM)
         self.daemon.kill()
         self.start()
-        wait_until(lambda: (blue.wait(10), blue.info().attachments == 2)[1], "blue is not back")
+        wait_until(lambda: blue.look().attachments == 2, "blue is not back")
         self.assertEqual(blue.info().features, FEATURE_CSUM)
 
     def test_ping_responder(self):
