@@ -6,6 +6,7 @@
 #   docs    layers of includes, house style, man pages
 #   unit    build (preset dev), unit and contract tests
 #   abi     the client's headers and symbols
+#   softnic programs that nobody here wrote, on the software NIC
 #   netns   vswitchd between network namespaces (build dev)
 #   kernel  the same frames through kernel macvlan and vswitchd
 #   asan    the unit tests and a part of the netns tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -24,7 +25,7 @@ names=()
 results=()
 failed=0
 
-usage() { sed -n '2,17s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,18s/^# \{0,1\}//p' "$0"; }
 
 # step NAME COMMAND...: runs it, keeps its output in a file, shows the end of it when it fails.
 step() {
@@ -73,6 +74,10 @@ netns_tests() {
     VSWITCH_CLIENT_LIBRARY="$root/build/dev/ports/client/libvswitch.so" python3 -B -m unittest -v "${modules[@]}")
 }
 
+softnic_tests() {
+  (cd tests/softnic && VSWITCH_BUILD="$root/build/dev" python3 -B -W ignore::ResourceWarning -m unittest -v)
+}
+
 # A report of a sanitizer ends the daemon with a status that the tests refuse; what it says is in the daemon's log.
 export ASAN_OPTIONS=abort_on_error=0:detect_leaks=1:exitcode=86
 export UBSAN_OPTIONS=print_stacktrace=1
@@ -91,6 +96,7 @@ part_abi() {
   step "abi" python3 tests/abi/check_abi.py build/dev
   step "install" python3 tests/abi/check_install.py build/dev
 }
+part_softnic() { need dev && step "softnic" softnic_tests; }
 part_netns() { need dev && step "netns tests" netns_tests dev 1; }
 part_kernel() { need dev && step "kernel differential" python3 tests/kernel/macvlan_differential.py; }
 part_asan() {
@@ -108,7 +114,7 @@ part_bench() { need dev && step "bench" env VSWITCH_BUILD="$root/build/dev" test
 part_tidy() { need dev && step "clang-tidy" run-clang-tidy-14 -quiet -p build/dev "$root/(vswitch|ports|netlink|config|examples)/"; }
 
 parts=("$@")
-[ $# -gt 0 ] || parts=(docs unit abi netns kernel asan tsan fuzz)
+[ $# -gt 0 ] || parts=(docs unit abi softnic netns kernel asan tsan fuzz)
 for part in "${parts[@]}"; do
   if ! declare -F "part_$part" >/dev/null; then
     usage
