@@ -16,7 +16,14 @@ namespace vswitch {
 namespace {
 
 using af_packet::AfPacketQueue;
-using af_packet::NetdevState;
+
+Memberships::Wanted filter_entries(const Steering& steering) {
+  Memberships::Wanted wanted;
+  for (const Steering::Rule& rule : steering.unicast) wanted.unicast.insert(rule.mac);
+  wanted.all_multicast = !steering.unicast.empty() || !steering.sources.empty() || steering.everything;
+  wanted.promiscuous = steering.everything;
+  return wanted;
+}
 
 /// Becomes readable whenever a netdev of this network namespace changes.
 Fd open_monitor() {
@@ -88,12 +95,12 @@ void AfPacketUplink::steer(const Steering& wanted) {
   }
   const Steering before = running_->steering;
   const Mac host_before = running_->filtered_host;
-  running_->memberships.change(af_packet::Wanted::of(wanted));
+  running_->memberships.change(filter_entries(wanted));
   try {
     apply_filter(wanted, host);
   } catch (const Error&) {
     // What was in place a moment ago was accepted then; taking it up again adds no address and no longer program.
-    running_->memberships.change(af_packet::Wanted::of(before));
+    running_->memberships.change(filter_entries(before));
     apply_filter(before, host_before);
     throw;
   }

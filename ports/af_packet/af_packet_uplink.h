@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "netlink/memberships.h"
+#include "netlink/netdev.h"
 #include "ports/af_packet/af_packet_queue.h"
-#include "ports/af_packet/memberships.h"
-#include "ports/af_packet/netdev.h"
 #include "vswitch/base/fd.h"
 #include "vswitch/core/port.h"
 #include "vswitch/core/port_context.h"
@@ -18,8 +18,8 @@ namespace vswitch {
 ///
 /// Theory of operation. Each worker has a packet socket that receives copies of frames from the wire, chosen by a
 /// filter (filter.h), and sends. With several workers the sockets form a fanout group: a flow stays with one worker.
-/// One more socket holds the tenants' addresses in the netdev's receive filter (memberships.h). All of that lives in
-/// descriptors: it ends with the process, however that ends. A netlink socket tells when the netdev changes.
+/// One more socket holds the tenants' addresses in the netdev's receive filter (netlink/memberships.h). All of that
+/// lives in descriptors: it ends with the process, however that ends. A netlink socket tells when the netdev changes.
 class AfPacketUplink final : public Uplink {
  public:
   /// @param context outlives the uplink; its network namespace is the calling thread's at start()
@@ -38,13 +38,13 @@ class AfPacketUplink final : public Uplink {
   /// What start() opens; its members' destructors are all that stop() needs.
   struct Running {
     explicit Running(const std::string& netdev_name) : netdev(netdev_name), memberships(netdev.index()) {}
-    af_packet::Netdev netdev;
-    af_packet::Memberships memberships;
+    Netdev netdev;
+    Memberships memberships;
     std::vector<std::unique_ptr<af_packet::AfPacketQueue>> queues;
     Steering steering;
     Mac filtered_host;  ///< the host's address that the filters know
     Fd monitor;
-    std::optional<af_packet::NetdevState> last;  ///< what changed() was last called for
+    std::optional<NetdevState> last;  ///< what changed() was last called for
   };
 
   void open_queues(Running& running);

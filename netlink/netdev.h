@@ -6,7 +6,7 @@
 #include "vswitch/base/fd.h"
 #include "vswitch/net/mac.h"
 
-namespace vswitch::af_packet {
+namespace vswitch {
 
 /// What the uplink must know of its netdev.
 struct NetdevState {
@@ -33,4 +33,4 @@ class Netdev {
   int index_ = 0;
 };
 
-}  // namespace vswitch::af_packet
+}  // namespace vswitch

@@ -1,4 +1,4 @@
-#include "ports/af_packet/memberships.h"
+#include "netlink/memberships.h"
 
 #include <linux/if_packet.h>
 #include <sys/socket.h>
@@ -10,11 +10,13 @@
 
 #include "vswitch/base/error.h"
 
-namespace vswitch::af_packet {
+namespace vswitch {
 namespace {
 
 constexpr const char* kNeedsCapability =
     "vswitchd needs the capability CAP_NET_RAW: run it as root or by its systemd unit";
+
+using Wanted = Memberships::Wanted;
 
 /// What is in `a` but not in `b`.
 Wanted difference(const Wanted& a, const Wanted& b) {
@@ -27,14 +29,6 @@ Wanted difference(const Wanted& a, const Wanted& b) {
 }
 
 }  // namespace
-
-Wanted Wanted::of(const Steering& steering) {
-  Wanted wanted;
-  for (const Steering::Rule& rule : steering.unicast) wanted.unicast.insert(rule.mac);
-  wanted.all_multicast = !steering.unicast.empty() || !steering.sources.empty() || steering.everything;
-  wanted.promiscuous = steering.everything;
-  return wanted;
-}
 
 Memberships::Memberships(int netdev_index)
     : netdev_index_(netdev_index), socket_(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0)) {
@@ -84,4 +78,4 @@ void Memberships::change(const Wanted& wanted) {
   current_ = wanted;
 }
 
-}  // namespace vswitch::af_packet
+}  // namespace vswitch

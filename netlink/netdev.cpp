@@ -1,4 +1,4 @@
-#include "ports/af_packet/netdev.h"
+#include "netlink/netdev.h"
 
 #include <net/if.h>
 #include <net/if_arp.h>
@@ -11,7 +11,7 @@
 
 #include "vswitch/base/error.h"
 
-namespace vswitch::af_packet {
+namespace vswitch {
 namespace {
 
 bool query(const Fd& socket, unsigned long request, ifreq& answer) noexcept {
@@ -56,4 +56,4 @@ std::optional<NetdevState> Netdev::state() const {
   return state;
 }
 
-}  // namespace vswitch::af_packet
+}  // namespace vswitch

@@ -2,24 +2,21 @@
 #include <set>
 
 #include "vswitch/base/fd.h"
-#include "vswitch/core/port.h"
 #include "vswitch/net/mac.h"
 
-namespace vswitch::af_packet {
-
-/// What the netdev's receive filter must let in.
-struct Wanted {
-  std::set<Mac> unicast;
-  bool all_multicast = false;
-  bool promiscuous = false;
-
-  static Wanted of(const Steering& steering);
-};
+namespace vswitch {
 
 /// Addresses that a netdev lets in for us (packet(7), PACKET_ADD_MEMBERSHIP). They are references that the kernel drops
 /// with the descriptor, so nothing is left behind, whatever ends the process. Control thread only.
 class Memberships {
  public:
+  /// What the netdev's receive filter must let in.
+  struct Wanted {
+    std::set<Mac> unicast;
+    bool all_multicast = false;
+    bool promiscuous = false;
+  };
+
   /// Throws Error.
   explicit Memberships(int netdev_index);
 
@@ -36,4 +33,4 @@ class Memberships {
   Wanted current_;
 };
 
-}  // namespace vswitch::af_packet
+}  // namespace vswitch
