@@ -55,8 +55,8 @@ UplinkSpec read_uplink(const std::string& name, const json& uplink) {
   UplinkSpec spec;
   spec.name = name;
   spec.netdev = uplink.value("netdev", spec.netdev);
-  spec.driver =
-      by_word(uplink.value("driver", to_string(spec.driver)), {UplinkDriver::automatic, UplinkDriver::af_packet});
+  spec.driver = by_word(uplink.value("driver", to_string(spec.driver)),
+                        {UplinkDriver::automatic, UplinkDriver::af_packet, UplinkDriver::verbs});
   return spec;
 }
 

@@ -1,5 +1,7 @@
 #include "netlink/netdev.h"
 
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <sys/ioctl.h>
@@ -54,6 +56,18 @@ std::optional<NetdevState> Netdev::state() const {
   if (!query(socket_, SIOCGIFHWADDR, request)) return std::nullopt;
   std::memcpy(state.mac.bytes.data(), request.ifr_hwaddr.sa_data, state.mac.bytes.size());
   return state;
+}
+
+Fd open_netdev_monitor() {
+  Fd monitor(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
+  if (!monitor.valid()) throw_errno("open", "a netlink socket to watch the netdev");
+  sockaddr_nl address{};
+  address.nl_family = AF_NETLINK;
+  address.nl_groups = RTMGRP_LINK;
+  if (::bind(monitor.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    throw_errno("listen to", "changes of netdevs");
+  }
+  return monitor;
 }
 
 }  // namespace vswitch

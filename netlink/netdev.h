@@ -33,4 +33,8 @@ class Netdev {
   int index_ = 0;
 };
 
+/// A descriptor that becomes readable whenever a netdev of this network namespace changes; what it says is not worth
+/// reading, ask Netdev::state(). Throws Error.
+[[nodiscard]] Fd open_netdev_monitor();
+
 }  // namespace vswitch

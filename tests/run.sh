@@ -8,6 +8,7 @@
 #   abi     the client's headers and symbols
 #   softnic programs that nobody here wrote, on the software NIC
 #   netns   vswitchd between network namespaces (build dev)
+#   verbs   most of these again, on a software RDMA NIC
 #   kernel  the same frames through kernel macvlan and vswitchd
 #   asan    the unit tests and a part of the netns tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan    the unit tests and a part of the netns tests under ThreadSanitizer
@@ -25,7 +26,7 @@ names=()
 results=()
 failed=0
 
-usage() { sed -n '2,18s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,19s/^# \{0,1\}//p' "$0"; }
 
 # step NAME COMMAND...: runs it, keeps its output in a file, shows the end of it when it fails.
 step() {
@@ -98,6 +99,12 @@ part_abi() {
 }
 part_softnic() { need dev && step "softnic" softnic_tests; }
 part_netns() { need dev && step "netns tests" netns_tests dev 1; }
+# The scenarios again, on the uplink of an RDMA NIC; the throughput that some ask for is no matter of a software NIC.
+part_verbs() {
+  need dev || return
+  VSWITCH_TEST_UPLINK=verbs step "netns tests verbs" netns_tests dev 1 test_ping test_vlan test_modes test_mtu test_reload \
+    test_stop test_stats test_errors test_offloads test_offload_tcp test_gro test_ring test_hostile test_workers test_idle
+}
 part_kernel() { need dev && step "kernel differential" python3 tests/kernel/macvlan_differential.py; }
 part_asan() {
   need dev && need asan || return
@@ -114,7 +121,7 @@ part_bench() { need dev && step "bench" env VSWITCH_BUILD="$root/build/dev" test
 part_tidy() { need dev && step "clang-tidy" run-clang-tidy-14 -quiet -p build/dev "$root/(vswitch|ports|netlink|config|examples)/"; }
 
 parts=("$@")
-[ $# -gt 0 ] || parts=(docs unit abi softnic netns kernel asan tsan fuzz)
+[ $# -gt 0 ] || parts=(docs unit abi softnic netns verbs kernel asan tsan fuzz)
 for part in "${parts[@]}"; do
   if ! declare -F "part_$part" >/dev/null; then
     usage

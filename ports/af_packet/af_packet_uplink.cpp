@@ -1,7 +1,5 @@
 #include "ports/af_packet/af_packet_uplink.h"
 
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -13,39 +11,15 @@
 #include "vswitch/base/error.h"
 
 namespace vswitch {
-namespace {
 
 using af_packet::AfPacketQueue;
 
-Memberships::Wanted filter_entries(const Steering& steering) {
-  Memberships::Wanted wanted;
-  for (const Steering::Rule& rule : steering.unicast) wanted.unicast.insert(rule.mac);
-  wanted.all_multicast = !steering.unicast.empty() || !steering.sources.empty() || steering.everything;
-  wanted.promiscuous = steering.everything;
-  return wanted;
-}
-
-/// Becomes readable whenever a netdev of this network namespace changes.
-Fd open_monitor() {
-  Fd monitor(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
-  if (!monitor.valid()) throw_errno("open", "a netlink socket to watch the netdev");
-  sockaddr_nl address{};
-  address.nl_family = AF_NETLINK;
-  address.nl_groups = RTMGRP_LINK;
-  if (::bind(monitor.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-    throw_errno("listen to", "changes of netdevs");
-  }
-  return monitor;
-}
-
-}  // namespace
-
-AfPacketUplink::AfPacketUplink(const UplinkSpec& spec, PortContext& context)
-    : spec_(spec), context_(context), counters_(context.workers) {}
+AfPacketUplink::AfPacketUplink(const UplinkSpec& spec, PortContext& context, std::string refused)
+    : spec_(spec), context_(context), refused_(std::move(refused)), counters_(context.workers) {}
 
 void AfPacketUplink::start() {
   auto opened = std::make_unique<Running>(spec_.netdev);
-  opened->monitor = open_monitor();
+  opened->monitor = open_netdev_monitor();
   open_queues(*opened);
   opened->last = opened->netdev.state();
   watch_ = context_.reactor.watch(opened->monitor.get(), [this] { on_link_change(); });
@@ -95,12 +69,12 @@ void AfPacketUplink::steer(const Steering& wanted) {
   }
   const Steering before = running_->steering;
   const Mac host_before = running_->filtered_host;
-  running_->memberships.change(filter_entries(wanted));
+  running_->memberships.change({wanted.addresses(), wanted.group_frames(), wanted.everything});
   try {
     apply_filter(wanted, host);
   } catch (const Error&) {
     // What was in place a moment ago was accepted then; taking it up again adds no address and no longer program.
-    running_->memberships.change(filter_entries(before));
+    running_->memberships.change({before.addresses(), before.group_frames(), before.everything});
     apply_filter(before, host_before);
     throw;
   }
@@ -139,6 +113,7 @@ PortStatus AfPacketUplink::status() const {
   status.offloads_requested = OffloadCaps::all();
   if (running_->queues[0]->offloads() != status.offloads_requested)
     status.offloads_why_not = "this kernel's packet sockets have no UDP segmentation";
+  if (!refused_.empty()) status.detail += " (" + refused_ + ")";
   if (!state->up) status.detail += ", netdev is down or has no carrier";
   for (const Steering::Rule& rule : running_->steering.unicast) {
     if (rule.mac == state->mac) status.detail += ", the host took a tenant's address " + rule.mac.to_string();

@@ -23,7 +23,8 @@ namespace vswitch {
 class AfPacketUplink final : public Uplink {
  public:
   /// @param context outlives the uplink; its network namespace is the calling thread's at start()
-  AfPacketUplink(const UplinkSpec& spec, PortContext& context);
+  /// @param refused why a faster driver was not taken, for status()
+  AfPacketUplink(const UplinkSpec& spec, PortContext& context, std::string refused = {});
   ~AfPacketUplink() override { stop(); }
 
   void start() override;
@@ -54,6 +55,7 @@ class AfPacketUplink final : public Uplink {
 
   const UplinkSpec spec_;
   PortContext& context_;
+  const std::string refused_;
   std::vector<PortCounters> counters_;
   std::unique_ptr<Running> running_;
   Reactor::Handle watch_ = 0;

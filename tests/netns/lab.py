@@ -17,6 +17,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -27,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("VSWITCH_BUILD", ROOT / "build" / "dev")).resolve()
 # Sanitizers and loaded machines make everything slower; timeouts scale with this, expectations never do.
 SLOW = float(os.environ.get("VSWITCH_TEST_SLOW", "1"))
+# The driver of the uplink in all scenarios of this folder; "verbs" gives the host a software RDMA NIC (tests/softnic).
+UPLINK = os.environ.get("VSWITCH_TEST_UPLINK", "auto")
 CLONE_NEWNET = 0x40000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -46,9 +49,13 @@ def run(*command, check=True, timeout=60, **kwargs):
 
 
 def cpu_seconds(pid):
-    """CPU time of all threads of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """CPU time of all threads of a process so far; not of the NIC that is modelled by one of them."""
+    ticks = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        name, fields = (task / "stat").read_text().rsplit(")", 1)
+        if not name.endswith("(softnic"):
+            ticks += sum(int(field) for field in fields.split()[11:13])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def wait_until(condition, what, timeout=10.0, interval=0.02):
@@ -89,6 +96,7 @@ class NetNs:
     def __init__(self, name):
         self.name = name
         self.path = f"/run/netns/{name}"
+        self.nic = None  # the SoftNic that daemons here use
 
     def inside(self):
         return inside(self.path)
@@ -96,6 +104,10 @@ class NetNs:
     def command(self, *command):
         """The command line that runs `command` here. (nsenter, not ip-netns-exec: that one remounts /sys.)"""
         return ["nsenter", f"--net={self.path}", *map(str, command)]
+
+    def with_nic(self, *command):
+        """`command`, so that it sees the software NIC if there is one here."""
+        return self.nic.program(*command) if self.nic else list(command)
 
     def run(self, *command, **kwargs):
         return run(*self.command(*command), **kwargs)
@@ -142,8 +154,8 @@ class Vswitchd:
         self.log_path = self.folder / "log"
         self.write_config(config)
         self.log = open(self.log_path, "ab")
-        self.process = netns.popen(BUILD / "vswitch/daemon/vswitchd", "--config", self.config_path, "--control",
-                                   self.control, *extra, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        command = [BUILD / "vswitch/daemon/vswitchd", "--config", self.config_path, "--control", self.control, *extra]
+        self.process = netns.popen(*netns.with_nic(*command), stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
     def write_config(self, config):
         self.config_path.write_text(config if isinstance(config, str) else json.dumps(config, indent=1))
@@ -205,6 +217,8 @@ class Vswitchd:
         text = self.log_text()
         if "Sanitizer" in text or "runtime error:" in text:
             raise CommandError(f"a sanitizer found something:\n{text}")
+        if "softnic: violation" in text:
+            raise CommandError(f"the NIC's interface was used wrongly:\n{text}")
 
 
 class Lab:
@@ -358,13 +372,14 @@ def configuration(ports, netdev="lan0", **workers):
     for name, port in ports.items():
         tenant, port_name = name.split("/")
         tenants.setdefault(tenant, {"ports": {}})["ports"][port_name] = port
-    return {"workers": workers, "uplinks": {"lan": {"netdev": netdev}}, "tenants": tenants}
+    return {"workers": workers, "uplinks": {"lan": {"netdev": netdev, "driver": UPLINK if netdev == "lan0" else "auto"}}, "tenants": tenants}
 
 
 class Site:
-    """A host whose lan0 leads to a peer on the wire, both with addresses, and namespaces of tenants."""
+    """A host whose lan0 leads to a peer on the wire, both with addresses, and namespaces of tenants. lan0 is one end of
+    a veth pair or, where the uplink's driver is "verbs", the kernel's netdev of a software NIC (options: `nic`)."""
 
-    def __init__(self, lab, *tenants, mtu=1500, addresses=True):
+    def __init__(self, lab, *tenants, mtu=1500, addresses=True, nic=()):
         self.lab = lab
         self.host, self.wire = lab.netns("host"), lab.netns("wire")
         self.tenants = {name: lab.netns(name) for name in tenants}
@@ -373,10 +388,20 @@ class Site:
                 netns.sysctl("net.ipv6.conf.default.accept_dad", 0)
             else:
                 netns.quiet()
-        lab.veth(self.host, "lan0", self.wire, "w0", HOST_MAC, WIRE_MAC, mtu)
+        if UPLINK == "verbs":
+            self.plug_nic(mtu, nic)
+        else:
+            lab.veth(self.host, "lan0", self.wire, "w0", HOST_MAC, WIRE_MAC, mtu)
         if addresses:
             lab.address(self.host, "lan0", f"{HOST_V4}/24", f"{HOST_V6}/64")
             lab.address(self.wire, "w0", f"{WIRE_V4}/24", f"{WIRE_V6}/64")
+
+    def plug_nic(self, mtu, options):
+        sys.path.insert(0, str(ROOT / "tests" / "softnic"))
+        from nic import SoftNic  # it needs this module
+        cable = self.lab.netns("nic").quiet()
+        self.lab.veth(cable, "cable0", self.wire, "w0", None, WIRE_MAC, mtu)
+        self.host.nic = SoftNic(self.lab, self.host, (cable, "cable0"), "lan0", "--mac", HOST_MAC, "--mtu", mtu, *options)
 
     def __getitem__(self, tenant):
         return self.tenants[tenant]

@@ -76,6 +76,10 @@ class RawSocket:
                     data = data[:12] + struct.pack("!HH", tpid, tci) + data[12:]
         return data, address[2]
 
+    def read_all(self):
+        """Everything that is there now: [(frame, packet type), ...]."""
+        return list(iter(self.receive, None))
+
 
 def collect(sockets, quiet=0.25, timeout=10.0):
     """Everything that arrives at {name: RawSocket or RingClient} until nothing has come for `quiet` seconds (longer where

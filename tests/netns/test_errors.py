@@ -30,8 +30,9 @@ class Errors(unittest.TestCase):
         with open(path, "w") as file:
             file.write(config if isinstance(config, str) else json.dumps(config))
         before = snapshot(self.site.host, self.site["red"])
-        done = self.site.host.run(*wrapper, BUILD / "vswitch/daemon/vswitchd", "--config", path, "--control",
-                                  f"{folder}/control.sock", *extra, check=False, timeout=20)
+        done = self.site.host.run(*wrapper, *self.site.host.with_nic(
+            BUILD / "vswitch/daemon/vswitchd", "--config", path, "--control", f"{folder}/control.sock", *extra),
+            check=False, timeout=20)
         said = done.stdout + done.stderr
         self.assertGreater(done.returncode, 0, said)
         for text in named:

@@ -56,12 +56,14 @@ class CountedFlow:
     BURST, PAUSE = 4, 0.001  # about 4,000 frames a second: a late wake-up of some 100 ms still fits into the queues
     LEAST = 1001  # frames, however soon the block ends
 
-    def __init__(self, sender, sender_mac, receiver, receiver_mac, device="eth0", flow_id=1):
+    def __init__(self, sender, sender_mac, receiver, receiver_mac, device="eth0", flow_id=1,
+                 sender_device=None):
         # A queue of the interface that overflows while this process is not scheduled would look like a lost frame.
-        for netns in (sender, receiver):
-            netns.ip("link", "set", device, "txqueuelen", 10000)
+        sender_device = sender_device or device
+        for netns, name in ((sender, sender_device), (receiver, device)):
+            netns.ip("link", "set", name, "txqueuelen", 10000)
         self.head = ethernet(receiver_mac, sender_mac)[:14] + struct.pack("!I", flow_id)
-        self.source, self.sink = RawSocket(sender, device), RawSocket(receiver, device, TEST_ETHERTYPE)
+        self.source, self.sink = RawSocket(sender, sender_device), RawSocket(receiver, device, TEST_ETHERTYPE)
         self.stop, self.total, self.result = FORK.Event(), FORK.Queue(), FORK.Queue()
         self.processes = [FORK.Process(target=t, daemon=True) for t in (self._receive, self._send)]
 

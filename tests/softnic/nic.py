@@ -21,10 +21,12 @@ DROPS = ("drop_rule", "drop_no_buffer", "drop_length", "drop_protection", "drop_
 
 
 class SoftNic:
-    """`softnic serve` in a namespace; ends with the lab. `wire`: namespace and netdev of the cable's end."""
+    """`softnic serve` in a namespace; ends with the lab. `wire`: namespace and netdev of the cable's end. `neutral`:
+    programs run on the drop-in libibverbs, which knows no mlx5."""
 
-    def __init__(self, lab, netns, wire, kernel, *options, name="mlx5_0"):
+    def __init__(self, lab, netns, wire, kernel, *options, name="mlx5_0", neutral=False):
         self.netns = netns
+        self.run_words = (SOFTNIC, "run", "--neutral") if neutral else (SOFTNIC, "run")
         self.folder = Path(tempfile.mkdtemp(prefix="nic", dir=lab.folder))
         self.process = lab.popen(netns, SOFTNIC, "serve", self.folder, "--name", name,
                                  "--port", f"wire={wire[1]}@{wire[0].name},kernel={kernel}", *options,
@@ -34,15 +36,19 @@ class SoftNic:
         if first != "ready\n":
             raise AssertionError(f"softnic serve: {first}{self.process.stdout.read()}")
 
+    def program(self, *program):
+        """The command line that runs `program` so that it sees this NIC, wherever it is called."""
+        return [*self.run_words, self.folder, "--", *program]
+
     def command(self, *program):
         """The command line that runs `program` in the NIC's namespace so that it sees this NIC."""
-        return self.netns.command(SOFTNIC, "run", self.folder, "--", *program)
+        return self.netns.command(*self.program(*program))
 
     def run(self, *program, **kwargs):
         return run(*self.command(*program), **kwargs)
 
     def popen(self, lab, *program, **kwargs):
-        return lab.popen(self.netns, SOFTNIC, "run", self.folder, "--", *program, **kwargs)
+        return lab.popen(self.netns, *self.run_words, self.folder, "--", *program, **kwargs)
 
     def counters(self):
         lines = run(SOFTNIC, "counters", self.folder).stdout.splitlines()

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -129,6 +130,14 @@ struct Steering {
   std::vector<Rule> unicast;  ///< one per tenant MAC
   std::vector<Mac> sources;   ///< source-mode ports: frames from these, whoever they are for
   bool everything = false;    ///< a passthru port: all frames
+  /// The tenants' addresses, each once.
+  [[nodiscard]] std::set<Mac> addresses() const {
+    std::set<Mac> all;
+    for (const Rule& rule : unicast) all.insert(rule.mac);
+    return all;
+  }
+  /// Somebody is there who gets frames to group addresses.
+  [[nodiscard]] bool group_frames() const noexcept { return !unicast.empty() || !sources.empty() || everything; }
   bool operator==(const Steering&) const = default;
 };
 

@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "vswitch/base/memory.h"
@@ -24,6 +25,8 @@ struct PortContext {
   std::vector<Mapping> scratch;  ///< one per worker, kScratchBytes each
   std::size_t next_worker = 0;   ///< a port with fewer receive rings than workers takes from here, and steps on
   std::function<void()> changed = [] {};  ///< a port calls it when its status() changed (link, peer)
+  /// A port says what an operator should find in the log: "uplink lan: ...". Control thread.
+  std::function<void(const std::string&)> report = [](const std::string& /*what*/) {};
 };
 
 }  // namespace vswitch

@@ -36,6 +36,8 @@ const char* to_string(UplinkDriver driver) noexcept {
       return "auto";
     case UplinkDriver::af_packet:
       return "af_packet";
+    case UplinkDriver::verbs:
+      return "verbs";
   }
   return "?";
 }

@@ -31,8 +31,8 @@ struct WorkersSpec {
   bool operator==(const WorkersSpec&) const = default;
 };
 
-enum class UplinkDriver : std::uint8_t { automatic, af_packet };
-/// "auto", "af_packet".
+enum class UplinkDriver : std::uint8_t { automatic, af_packet, verbs };
+/// "auto", "af_packet", "verbs".
 [[nodiscard]] const char* to_string(UplinkDriver driver) noexcept;
 
 struct UplinkSpec {

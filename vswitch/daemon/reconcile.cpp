@@ -42,7 +42,8 @@ Switch::Switch(const WorkersSpec& workers, Reactor& reactor, PortFactory factory
                .workers = Datapath::worker_count(workers),
                .scratch = make_scratch(Datapath::worker_count(workers)),
                .next_worker = 0,
-               .changed = [this] { schedule_refresh(); }},
+               .changed = [this] { schedule_refresh(); },
+               .report = [](const std::string& what) { spdlog::warn("{}", what); }},
       datapath_(workers, quiescence_),
       workers_(workers) {
   datapath_.start();

@@ -1,0 +1,257 @@
+#include "ports/verbs/queue_set.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "vswitch/base/error.h"
+#include "vswitch/core/intake.h"
+#include "vswitch/core/vlan.h"
+
+namespace vswitch::verbs {
+namespace {
+
+constexpr std::uint32_t kEntries = QueueSet::kMostPairs * ReceivePair::kFrames;
+
+Verbs<ibv_comp_channel> open_channel(const Device& device) {
+  Verbs<ibv_comp_channel> channel(ibv_create_comp_channel(device.context()));
+  if (!channel) throw_errno("create a completion channel on", device.name());
+  const int flags = ::fcntl(channel->fd, F_GETFL);
+  if (::fcntl(channel->fd, F_SETFL, flags | O_NONBLOCK) != 0)
+    throw_errno("set up the completion channel of", device.name());
+  return channel;
+}
+
+Verbs<ibv_cq_ex> open_cq(const Device& device, ibv_comp_channel* channel, bool vlan_strip) {
+  ibv_cq_init_attr_ex attributes{};
+  attributes.cqe = kEntries;
+  attributes.channel = channel;
+  attributes.wc_flags = IBV_WC_EX_WITH_BYTE_LEN | (vlan_strip ? IBV_WC_EX_WITH_CVLAN : 0);
+  Verbs<ibv_cq_ex> cq(ibv_create_cq_ex(device.context(), &attributes));
+  if (!cq) {
+    throw_errno("create an extended completion queue on", device.name(),
+                errno == ENOMEM ? "the device or the limit of locked memory (LimitMEMLOCK=) has no room for more" : "");
+  }
+  return cq;
+}
+
+}  // namespace
+
+QueueSet::QueueSet(const Device& device, std::uint32_t stride, Quiescence& quiescence, int trouble_fd)
+    : device_(device),
+      stride_(stride),
+      quiescence_(quiescence),
+      trouble_fd_(trouble_fd),
+      vlan_strip_(device.capabilities().vlan_strip),
+      channel_(open_channel(device)),
+      cq_(open_cq(device, channel_.get(), vlan_strip_)),
+      sender_(std::make_unique<SendPair>(device)),
+      published_sender_(sender_.get()) {
+  owned_.push_back(make_pair(true));
+  publish(owned_.front().get());
+}
+
+QueueSet::Arrived QueueSet::read_completion() noexcept {
+  Arrived arrived;
+  arrived.wr_id = cq_->wr_id;
+  arrived.failed = cq_->status != IBV_WC_SUCCESS;
+  arrived.flushed = cq_->status == IBV_WC_WR_FLUSH_ERR;
+  if (arrived.failed) return arrived;
+  arrived.length = ibv_wc_read_byte_len(cq_.get());
+  arrived.flags = ibv_wc_read_wc_flags(cq_.get());
+  if (vlan_strip_) arrived.tci = ibv_wc_read_cvlan(cq_.get());
+  return arrived;
+}
+
+std::size_t QueueSet::receive(Burst& out, PortCounters& counters) noexcept {
+  lent_count_ = 0;
+  std::size_t taken = 0;
+  if (has_kept_ && out.room() > 0) {
+    has_kept_ = false;
+    take(kept_, out, counters);
+    ++taken;
+  }
+  if (out.room() == 0 || taken == kBurstFrames) return taken;
+  ibv_poll_cq_attr none{};
+  if (ibv_start_poll(cq_.get(), &none) != 0) return taken;
+  do {
+    take(read_completion(), out, counters);
+    ++taken;
+  } while (out.room() > 0 && taken < kBurstFrames && ibv_next_poll(cq_.get()) == 0);
+  ibv_end_poll(cq_.get());
+  came_ = true;
+  return taken;
+}
+
+void QueueSet::take(const Arrived& arrived, Burst& out, PortCounters& counters) noexcept {
+  const std::uint32_t tag = ReceivePair::tag_of(arrived.wr_id);
+  ReceivePair* from = pairs_[tag % kMostPairs].load(std::memory_order_seq_cst);
+  if (from == nullptr || from->tag() != tag) return;  // it is gone, and its memory soon
+  if (arrived.failed) {
+    if (!arrived.flushed) device_counters_.receive_errors.add(1);
+    mark_broken(tag % kMostPairs);
+    return;
+  }
+  const std::uint32_t buffer = ReceivePair::buffer_of(arrived.wr_id);
+  lent_[lent_count_++] = {from, buffer};
+  lend(arrived, from->buffer(buffer), out, counters);
+}
+
+void QueueSet::lend(const Arrived& arrived, std::byte* bytes, Burst& out, PortCounters& counters) noexcept {
+  constexpr std::size_t kTagged = kMacPairBytes + kVlanTagBytes;
+  Frame& frame = out.next();
+  frame.data = bytes;
+  frame.length = arrived.length;
+  frame.vlan = arrived.tci;
+  const bool tagged = !vlan_strip_ && arrived.length > kTagged + 2 && bytes[kMacPairBytes] == std::byte{0x81} &&
+                      bytes[kMacPairBytes + 1] == std::byte{0};
+  if (tagged) {  // the device left the tag in: the header copy is made around it
+    frame.vlan = static_cast<std::uint16_t>(std::to_integer<unsigned>(bytes[kMacPairBytes + 2]) << 8 |
+                                            std::to_integer<unsigned>(bytes[kMacPairBytes + 3]));
+    frame.data += kVlanTagBytes;
+    frame.length -= static_cast<std::uint32_t>(kVlanTagBytes);
+    device_counters_.stripped_tags.add(1);
+  }
+  frame.header_bytes = static_cast<std::uint16_t>(std::min<std::size_t>(frame.length, kHeaderBytes));
+  const std::size_t addresses = std::min<std::size_t>(frame.header_bytes, kMacPairBytes);
+  std::memcpy(frame.header, bytes, addresses);
+  std::memcpy(frame.header + addresses, frame.data + addresses, frame.header_bytes - addresses);
+  Offload claimed;
+  if ((arrived.flags & IBV_WC_IP_CSUM_OK) != 0) {
+    claimed.flags = Offload::kDataValid;
+  } else {
+    device_counters_.unjudged.add(1);
+  }
+  if (take_offload(frame, claimed, OffloadOrigin::kernel, counters)) out.add();
+}
+
+// Frames of one pair come mostly together: one chain each.
+void QueueSet::release() noexcept {
+  std::array<std::uint32_t, kBurstFrames> chain;
+  for (std::size_t i = 0; i < lent_count_;) {
+    ReceivePair* const pair = lent_[i].pair;
+    std::size_t count = 0;
+    for (; i < lent_count_ && lent_[i].pair == pair; ++i) chain[count++] = lent_[i].buffer;
+    pair->post({chain.data(), count});
+  }
+  lent_count_ = 0;
+}
+
+std::size_t QueueSet::transmit(std::span<const Frame* const> frames, PortCounters& counters) noexcept {
+  SendPair& sender = *published_sender_.load();
+  const std::size_t taken = sender.transmit(frames, counters);
+  if (sender.dead()) mark_broken(kSender);
+  return taken;
+}
+
+void QueueSet::reclaim() noexcept {
+  if (!published_sender_.load()->reclaim()) mark_broken(kSender);
+}
+
+void QueueSet::drain_events() noexcept {
+  ibv_cq* cq = nullptr;
+  void* context = nullptr;
+  bool any = false;
+  while (ibv_get_cq_event(channel_.get(), &cq, &context) == 0) {
+    ibv_ack_cq_events(cq, 1);
+    any = true;
+  }
+  if (came_ && !any) device_counters_.lost_events.add(1);
+}
+
+bool QueueSet::arm() noexcept {
+  if (std::exchange(armed_, false)) drain_events();
+  if (has_kept_ || ibv_req_notify_cq(ibv_cq_ex_to_cq(cq_.get()), 0) != 0) return false;
+  came_ = false;
+  // A completion that came before the request makes no event (ibv_req_notify_cq(3)): look once more.
+  ibv_poll_cq_attr none{};
+  armed_ = true;
+  if (ibv_start_poll(cq_.get(), &none) != 0) return true;
+  kept_ = read_completion();
+  has_kept_ = true;
+  ibv_end_poll(cq_.get());
+  return false;
+}
+
+void QueueSet::mark_broken(std::uint32_t index) noexcept {
+  if (broken_[index].exchange(true, std::memory_order_acq_rel)) return;
+  const std::uint64_t one = 1;
+  static_cast<void>(::write(trouble_fd_, &one, sizeof(one)));
+}
+
+bool QueueSet::mark_broken(const ibv_qp* qp) noexcept {
+  if (sender_->qp() == qp) {
+    mark_broken(kSender);
+    return true;
+  }
+  const auto found = std::find_if(owned_.begin(), owned_.end(), [qp](const auto& pair) { return pair->qp() == qp; });
+  if (found == owned_.end()) return false;
+  mark_broken((*found)->tag() % kMostPairs);
+  return true;
+}
+
+std::unique_ptr<ReceivePair> QueueSet::make_pair(bool shared) {
+  std::uint32_t index = 0;
+  while (index < kMostPairs && pairs_[index].load() != nullptr) ++index;
+  if (index == kMostPairs) throw Error(ENOSPC, "add a queue pair on", device_.name());
+  const std::uint32_t tag = next_generation_++ * kMostPairs + index;
+  return std::make_unique<ReceivePair>(device_, ibv_cq_ex_to_cq(cq_.get()), tag,
+                                       ReceivePair::Shape{stride_, vlan_strip_, shared});
+}
+
+void QueueSet::publish(ReceivePair* pair) noexcept {
+  const std::uint32_t index = pair->tag() % kMostPairs;
+  broken_[index].store(false, std::memory_order_release);
+  pairs_[index].store(pair, std::memory_order_seq_cst);
+}
+
+ReceivePair* QueueSet::add_pair() {
+  try {
+    owned_.push_back(make_pair(false));
+  } catch (const Error&) {
+    return nullptr;  // the shared pair takes the rules; status() says how many it serves
+  }
+  publish(owned_.back().get());
+  return owned_.back().get();
+}
+
+// First no buffer goes back and no completion of the pair is looked at any more; when no worker is in the middle of
+// either, the device lets go of it, which takes its completions out of the queue, and then the memory goes.
+void QueueSet::retire(std::unique_ptr<ReceivePair> old) noexcept {
+  old->close();
+  pairs_[old->tag() % kMostPairs].store(nullptr, std::memory_order_seq_cst);
+  quiescence_.wait();
+}
+
+void QueueSet::remove_pair(ReceivePair* pair) noexcept {
+  const auto found =
+      std::find_if(owned_.begin(), owned_.end(), [pair](const auto& owned) { return owned.get() == pair; });
+  if (found == owned_.end() || found == owned_.begin()) return;
+  std::unique_ptr<ReceivePair> old = std::move(*found);
+  owned_.erase(found);
+  retire(std::move(old));
+}
+
+void QueueSet::replace_sender() {
+  auto fresh = std::make_unique<SendPair>(device_);
+  published_sender_.replace(fresh.get());
+  quiescence_.wait();
+  sender_ = std::move(fresh);
+  broken_[kSender].store(false, std::memory_order_release);
+}
+
+// The new pair has the rules before the old one loses them: nothing of it goes to the kernel in between.
+ReceivePair* QueueSet::replace_pair(std::size_t position) {
+  std::unique_ptr<ReceivePair> fresh = make_pair(owned_[position]->shared());
+  for (const auto& [rule, flow] : owned_[position]->rules()) fresh->add_rule(device_, rule);
+  publish(fresh.get());
+  std::swap(owned_[position], fresh);
+  retire(std::move(fresh));
+  return owned_[position].get();
+}
+
+}  // namespace vswitch::verbs

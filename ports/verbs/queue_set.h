@@ -1,0 +1,131 @@
+#pragma once
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "ports/verbs/device.h"
+#include "ports/verbs/handle.h"
+#include "ports/verbs/receive_pair.h"
+#include "ports/verbs/send_pair.h"
+#include "vswitch/base/quiescence.h"
+#include "vswitch/core/port.h"
+
+namespace vswitch::verbs {
+
+/// What no port's counter shows. One writer, the worker; anyone reads.
+struct DeviceCounters {
+  Counter receive_errors;  ///< completions with an error
+  Counter unjudged;       ///< frames whose checksum the device did not find right: wrong, or of a kind it does not know
+  Counter stripped_tags;  ///< tags taken out of received frames in software
+  Counter lost_events;    ///< frames that came without the event that was asked for
+};
+
+/// What one worker has open on the device: the pair it sends with, and the pairs it receives with. All receive pairs
+/// share one completion queue, so that polling costs the same for one tenant and for hundreds; it has an entry for
+/// every buffer, so it cannot overrun.
+///
+/// A worker uses it between Published::load() and its next quiescent state; the control thread changes it meanwhile by
+/// the members that say so. (The completion queue's own lock, inside libibverbs, is what lets a pair go while others
+/// are polled; nobody else ever holds it for long.)
+class QueueSet {
+ public:
+  /// Receive pairs of one worker, the shared one included.
+  static constexpr std::uint32_t kMostPairs = 128;
+
+  /// Control thread. @param stride bytes of a receive buffer; @param trouble_fd an eventfd that is written when a pair
+  /// broke. Throws Error.
+  QueueSet(const Device& device, std::uint32_t stride, Quiescence& quiescence, int trouble_fd);
+
+  // The worker's side; see Queue in vswitch/core/port.h.
+  [[nodiscard]] std::size_t receive(Burst& out, PortCounters& counters) noexcept;
+  void release() noexcept;
+  [[nodiscard]] std::size_t transmit(std::span<const Frame* const> frames, PortCounters& counters) noexcept;
+  void reclaim() noexcept;
+  [[nodiscard]] bool arm() noexcept;
+
+  // The control thread's side.
+  /// A pair of its own for somebody. @return nullptr: there are kMostPairs, or the device has no room for more
+  [[nodiscard]] ReceivePair* add_pair();
+  /// Its rules end at once, its memory when no worker can use it. Not the shared pair.
+  void remove_pair(ReceivePair* pair) noexcept;
+  [[nodiscard]] ReceivePair& shared_pair() const noexcept { return *owned_.front(); }
+  [[nodiscard]] std::size_t pairs() const noexcept { return owned_.size(); }
+  [[nodiscard]] int channel_fd() const noexcept { return channel_->fd; }
+  [[nodiscard]] const DeviceCounters& device_counters() const noexcept { return device_counters_; }
+
+  /// An async event said that this pair broke. @return false: no such pair here
+  bool mark_broken(const ibv_qp* qp) noexcept;
+  /// Makes new pairs for those that broke, with the same rules; the others receive and send meanwhile.
+  /// @param replaced called for each receive pair. @return how many pairs were replaced. Throws Error.
+  template <class Replaced>
+  std::size_t repair(const Replaced& replaced);
+
+ private:
+  struct Arrived {
+    std::uint64_t wr_id = 0;
+    std::uint32_t length = 0;
+    std::uint32_t flags = 0;
+    std::uint16_t tci = 0;
+    bool failed = false;
+    bool flushed = false;
+  };
+  struct Lent {
+    ReceivePair* pair;
+    std::uint32_t buffer;
+  };
+  static constexpr std::uint32_t kSender = kMostPairs;  // index of the sender in broken_
+
+  [[nodiscard]] Arrived read_completion() noexcept;
+  void take(const Arrived& arrived, Burst& out, PortCounters& counters) noexcept;
+  void lend(const Arrived& arrived, std::byte* bytes, Burst& out, PortCounters& counters) noexcept;
+  void mark_broken(std::uint32_t index) noexcept;
+  [[nodiscard]] std::unique_ptr<ReceivePair> make_pair(bool shared);
+  void publish(ReceivePair* pair) noexcept;
+  void retire(std::unique_ptr<ReceivePair> old) noexcept;
+  void drain_events() noexcept;
+  void replace_sender();
+  [[nodiscard]] ReceivePair* replace_pair(std::size_t position);
+
+  const Device& device_;
+  const std::uint32_t stride_;
+  Quiescence& quiescence_;
+  const int trouble_fd_;
+  const bool vlan_strip_;
+  Verbs<ibv_comp_channel> channel_;
+  Verbs<ibv_cq_ex> cq_;
+  std::unique_ptr<SendPair> sender_;                 // control thread
+  std::vector<std::unique_ptr<ReceivePair>> owned_;  // control thread; the first is the shared one
+  std::uint32_t next_generation_ = 0;
+  Published<SendPair> published_sender_;
+  std::array<std::atomic<ReceivePair*>, kMostPairs> pairs_{};  // by tag % kMostPairs
+  std::array<std::atomic<bool>, kMostPairs + 1> broken_{};
+  DeviceCounters device_counters_;
+  // Worker:
+  std::array<Lent, kBurstFrames> lent_{};
+  std::size_t lent_count_ = 0;
+  Arrived kept_{};  // a completion that arm() found
+  bool has_kept_ = false;
+  bool armed_ = false;  // an event was asked for and is due for the next frame
+  bool came_ = false;   // frames came since then
+};
+
+template <class Replaced>
+std::size_t QueueSet::repair(const Replaced& replaced) {
+  std::size_t count = 0;
+  if (broken_[kSender].load(std::memory_order_acquire)) {
+    replace_sender();
+    ++count;
+  }
+  for (std::size_t i = 0; i < owned_.size(); ++i) {
+    const ReceivePair* old = owned_[i].get();
+    if (!broken_[old->tag() % kMostPairs].load(std::memory_order_acquire)) continue;
+    replaced(old, replace_pair(i));
+    ++count;
+  }
+  return count;
+}
+
+}  // namespace vswitch::verbs

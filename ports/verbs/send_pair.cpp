@@ -1,0 +1,181 @@
+#include "ports/verbs/send_pair.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "ports/verbs/queue_pair.h"
+#include "vswitch/base/error.h"
+#include "vswitch/core/copy_out.h"
+#include "vswitch/core/vlan.h"
+#include "vswitch/net/headers.h"
+#include "vswitch/net/offload_check.h"
+
+namespace vswitch::verbs {
+namespace {
+
+constexpr std::size_t kCacheLine = 64;
+constexpr std::uint16_t kTcpChecksumOffset = 16;
+constexpr std::uint16_t kUdpChecksumOffset = 6;
+
+/// Whether the device computes the checksum that the frame asks for: the transport's own, of TCP or UDP over IPv4, at
+/// most one tag in front. That is as much as IBV_SEND_IP_CSUM promises (ibv_post_send(3)).
+bool device_computes(const Frame& frame) noexcept {
+  const auto headers = Headers::parse({frame.header, frame.header_bytes});
+  if (!headers || !headers->is_ipv4() || headers->is_fragment() ||
+      headers->vlan_tags() + (frame.vlan != 0 ? 1 : 0) > 1) {
+    return false;
+  }
+  const std::uint16_t field = frame.offload.csum_offset;
+  const bool own =
+      (headers->is_tcp() && field == kTcpChecksumOffset) || (headers->is_udp() && field == kUdpChecksumOffset);
+  return own && frame.offload.csum_start == headers->l4_offset();
+}
+
+}  // namespace
+
+SendPair::SendPair(const Device& device)
+    : capabilities_(device.capabilities()),
+      memory_(Mapping::anonymous(kMemoryBytes)),
+      region_(device.register_memory(memory_.data(), memory_.size(), false)),
+      cq_(ibv_create_cq(device.context(), kRequests, nullptr, nullptr, 0)) {
+  if (!cq_) throw_errno("create a completion queue on", device.name());
+  QueuePairRequest request;
+  request.send_cq = request.receive_cq = cq_.get();
+  request.send_requests = kRequests;
+  request.tso_header_bytes = capabilities_.max_tso != 0 ? kTsoHeaderBytes : 0;
+  qp_ = create_queue_pair(device, request);
+  bring_up(device, qp_.get());
+}
+
+std::uint64_t SendPair::allocate(std::size_t bytes) noexcept {
+  std::uint64_t at = head_;
+  const std::size_t to_end = kMemoryBytes - at % kMemoryBytes;
+  if (bytes > to_end) at += to_end;
+  const std::uint64_t end = (at + bytes + kCacheLine - 1) & ~(kCacheLine - 1);
+  if (end - tail_ > kMemoryBytes) return kNoRoom;
+  head_ = end;
+  return at;
+}
+
+void SendPair::describe(std::size_t i, std::uint64_t place, std::size_t bytes) noexcept {
+  pieces_[i] = {reinterpret_cast<std::uint64_t>(memory_.data() + place % kMemoryBytes),
+                static_cast<std::uint32_t>(bytes), region_->lkey};
+  ibv_send_wr& request = requests_[i];
+  request.wr_id = posted_ + i;
+  request.sg_list = &pieces_[i];
+  request.num_sge = bytes != 0 ? 1 : 0;
+  request.opcode = IBV_WR_SEND;
+  request.send_flags = 0;
+  if ((request.wr_id + 1) % kSignalEvery == 0 || head_ - signaled_at_ > kMemoryBytes / 4) {
+    request.send_flags = IBV_SEND_SIGNALED;
+    signaled_at_ = head_;
+  }
+  ends_[request.wr_id % kRequests] = head_;
+}
+
+bool SendPair::compose(const Frame& frame, std::size_t i, PortCounters& counters) noexcept {
+  if (frame.left_to_do().is_gso()) return compose_tso(frame, i);
+  const bool insert_tag = frame.vlan != 0;
+  const std::size_t bytes = copied_length(frame, insert_tag);
+  const std::uint64_t place = allocate(bytes);
+  if (place == kNoRoom) return false;
+  Frame out = frame;
+  const bool unfinished = frame.left_to_do().needs_checksum();
+  const bool by_device = unfinished && capabilities_.checksum && device_computes(frame);
+  if (unfinished && !by_device) {
+    out.finish = Finish::checksum;
+    counters.sw_checksum.add(1);
+  }
+  copy_out(memory_.data() + place % kMemoryBytes, out, insert_tag);
+  describe(i, place, bytes);
+  if (by_device) requests_[i].send_flags |= IBV_SEND_IP_CSUM;
+  return true;
+}
+
+// The device wants the headers beside the payload; the header copy, which was judged, is what it gets.
+bool SendPair::compose_tso(const Frame& frame, std::size_t i) noexcept {
+  const std::size_t header_bytes = offload_header_length(frame.offload, {frame.header, frame.header_bytes});
+  const std::size_t payload = frame.length - header_bytes;
+  const std::uint64_t place = allocate(payload);
+  if (place == kNoRoom) return false;
+  std::byte* to = memory_.data() + place % kMemoryBytes;
+  const std::size_t in_header = frame.header_bytes - header_bytes;
+  std::memcpy(to, frame.header + header_bytes, in_header);
+  const std::span<const std::byte> rest = frame.rest();
+  if (!rest.empty()) std::memcpy(to + in_header, rest.data(), rest.size());
+  std::byte* header = headers_[i].data();
+  std::size_t written = 0;
+  if (frame.vlan != 0) {
+    std::memcpy(header, frame.header, kMacPairBytes);
+    const auto tag = vlan_tag(frame.vlan);
+    std::memcpy(header + kMacPairBytes, tag.data(), tag.size());
+    written = kMacPairBytes;
+    header += kVlanTagBytes;
+  }
+  std::memcpy(header + written, frame.header + written, header_bytes - written);
+  describe(i, place, payload);
+  ibv_send_wr& request = requests_[i];
+  request.opcode = IBV_WR_TSO;
+  request.send_flags |= IBV_SEND_IP_CSUM;
+  request.tso.hdr = headers_[i].data();
+  request.tso.hdr_sz = static_cast<std::uint16_t>(header_bytes + (frame.vlan != 0 ? kVlanTagBytes : 0));
+  request.tso.mss = frame.offload.gso_size;
+  return true;
+}
+
+std::size_t SendPair::transmit(std::span<const Frame* const> frames, PortCounters& counters) noexcept {
+  if (posted_ - completed_ > kRequests / 2) reclaim();
+  std::size_t taken = 0;
+  while (taken < frames.size() && !dead_) {
+    const std::size_t room = kRequests - static_cast<std::size_t>(posted_ - completed_);
+    const std::size_t wanted = std::min({frames.size() - taken, kBurstFrames, room});
+    const std::uint64_t head_before = head_;
+    std::size_t count = 0;
+    while (count < wanted && compose(*frames[taken + count], count, counters)) ++count;
+    const std::size_t sent = post(count, head_before);
+    taken += sent;
+    if (sent == kBurstFrames) continue;
+    if (taken == frames.size() || sent < count) break;
+    const std::uint64_t before = tail_;
+    reclaim();
+    if (tail_ == before) break;  // the wire is slower than we are
+  }
+  return taken;
+}
+
+std::size_t SendPair::post(std::size_t count, std::uint64_t head_before) noexcept {
+  if (count == 0) return 0;
+  for (std::size_t i = 0; i + 1 < count; ++i) requests_[i].next = &requests_[i + 1];
+  requests_[count - 1].next = nullptr;
+  ibv_send_wr* refused = nullptr;
+  std::size_t sent = count;
+  if (ibv_post_send(qp_.get(), requests_.data(), &refused) != 0) {
+    sent = static_cast<std::size_t>(refused - requests_.data());
+    // What was not posted leaves no trace: its bytes are free, and no completion is expected of it.
+    head_ = sent == 0 ? head_before : ends_[(posted_ + sent - 1) % kRequests];
+    signaled_at_ = std::min(signaled_at_, tail_);  // perhaps it was among them: ask again soon
+  }
+  posted_ += sent;
+  return sent;
+}
+
+bool SendPair::reclaim() noexcept {
+  std::array<ibv_wc, 16> done;
+  int count = 0;
+  do {
+    count = ibv_poll_cq(cq_.get(), static_cast<int>(done.size()), done.data());
+    for (int i = 0; i < count; ++i) {
+      const ibv_wc& completion = done[static_cast<std::size_t>(i)];
+      if (completion.status != IBV_WC_SUCCESS) {
+        dead_ = true;
+        return false;
+      }
+      completed_ = completion.wr_id + 1;
+      tail_ = ends_[completion.wr_id % kRequests];
+    }
+  } while (count == static_cast<int>(done.size()));
+  dead_ = dead_ || count < 0;
+  return !dead_;
+}
+
+}  // namespace vswitch::verbs
