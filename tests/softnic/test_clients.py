@@ -27,14 +27,16 @@ class Cabled(unittest.TestCase):
     """Two NICs on one cable."""
 
     OPTIONS = ()
+    KIND = {"name": "mlx5_0"}
 
     def setUp(self):
         self.lab = self.enterContext(Lab())
         self.a, self.b = self.lab.netns("a").quiet(), self.lab.netns("b").quiet()
         end_a, end_b = self.lab.netns("ca").quiet(), self.lab.netns("cb").quiet()
         self.lab.veth(end_a, "cable0", end_b, "cable0", "02:50:00:00:01:0a", "02:50:00:00:01:0b")
-        self.nic_a = SoftNic(self.lab, self.a, (end_a, "cable0"), "lan0", "--mac", MAC_A, *self.OPTIONS)
-        self.nic_b = SoftNic(self.lab, self.b, (end_b, "cable0"), "lan0", "--mac", MAC_B, *self.OPTIONS)
+        self.nic_a, self.nic_b = (
+            SoftNic(self.lab, host, (end, "cable0"), "lan0", "--mac", mac, *self.OPTIONS, **self.KIND)
+            for host, end, mac in ((self.a, end_a, MAC_A), (self.b, end_b, MAC_B)))
         self.lab.address(self.a, "lan0", "198.18.0.1/24")
         self.lab.address(self.b, "lan0", "198.18.0.2/24")
 
@@ -49,7 +51,7 @@ class Cabled(unittest.TestCase):
 
     def perftest(self, program, *options, seconds=60):
         """Runs server on b and client on a. @return what they printed."""
-        common = ("-d", "mlx5_0", "-B")
+        common = ("-d", self.KIND["name"], "-B")
         server = self.nic_b.popen(self.lab, program, "--server", *common, QP_B, "-E", QP_A, *options,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         time.sleep(1)  # it says nothing when it is ready
@@ -62,7 +64,7 @@ class Cabled(unittest.TestCase):
 class Devinfo(Cabled):
     def test_lists_the_nic_and_what_it_offers(self):
         said = self.nic_a.run("ibv_devinfo", "-v").stdout
-        for line in ("hca_id:\tmlx5_0", "RAW_IP_CSUM", "MANAGED_FLOW_STEERING", "C-VLAN stripping offload",
+        for line in ("hca_id:\t" + self.KIND["name"], "RAW_IP_CSUM", "MANAGED_FLOW_STEERING", "C-VLAN stripping offload",
                      "max_tso:\t\t\t262144", "rx_hash_function:\t\t\t\t0x1", "qp_rate_limit_max", "PORT_ACTIVE (4)"):
             self.assertIn(line, said)
 
@@ -98,7 +100,7 @@ class Perftest(Cabled):
         ping(self.a, "198.18.0.2")
         a, b = self.assert_sound()
         self.assertGreater(b["rx_frames"], 1000)
-        self.assertLess(a["doorbells"], a["tx_frames"])
+        self.assertLessEqual(a["doorbells"], a["tx_frames"])
 
     def test_bandwidth_udp_ipv4(self):
         self.perftest("raw_ethernet_bw", "-s", "512", "-D", "1", "-J", "198.18.1.2", "-j", "198.18.1.1", "-K", "2000",
@@ -107,8 +109,9 @@ class Perftest(Cabled):
 
     def test_bandwidth_of_four_queue_pairs(self):
         self.perftest("raw_ethernet_bw", "-s", "1500", "-D", "1", "-q", "4")
-        a, b = self.assert_sound()
-        self.assertEqual(b["delivered"], 4 * a["tx_frames"])  # equal rules: each queue pair gets a copy
+        _, b = self.assert_sound()
+        # Equal rules: each queue pair gets a copy. The server may end first: then the kernel has the rest.
+        self.assertEqual(b["delivered"], 4 * (b["wire_rx"] - b["kernel_rx"]))
 
     def test_bandwidth_inline(self):
         self.perftest("raw_ethernet_bw", "-s", "64", "-D", "1", "-I", "64")
@@ -122,7 +125,8 @@ class Perftest(Cabled):
         self.assertEqual((a["rx_frames"], b["rx_frames"]), (1000, 1000))
 
     def test_rate_of_flow_rules(self):
-        printed = self.nic_a.run("raw_ethernet_fs_rate", "--client", "-d", "mlx5_0", "-B", QP_A, "-E", QP_B).stdout
+        printed = self.nic_a.run("raw_ethernet_fs_rate", "--client", "-d", self.KIND["name"], "-B", QP_A, "-E",
+                                 QP_B).stdout
         self.assertRegex(printed, r"(?i)flows?")
         self.assert_sound()
 
@@ -154,7 +158,7 @@ class RdmaCore(Cabled):
             packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
         for module, least in self.MODULES.items():
             with self.subTest(module):
-                done = self.nic_a.run(SYSTEM_PYTHON, "-B", tests / "run_tests.py", "--dev", "mlx5_0", "-v",
+                done = self.nic_a.run(SYSTEM_PYTHON, "-B", tests / "run_tests.py", "--dev", self.KIND["name"], "-v",
                                       f"tests.{module}", check=False, timeout=120)
                 said = done.stdout + done.stderr
                 self.assertEqual(done.returncode, 0, said[-3000:])

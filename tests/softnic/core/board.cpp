@@ -21,6 +21,7 @@ BoardFile::BoardFile(const std::string& path, bool create) {
   const auto fail = [&path](const char* step) {
     throw std::system_error(errno, std::generic_category(), path + ": " + step);
   };
+  if (create) ::unlink(path.c_str());  // who still maps an old one keeps it
   const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_TRUNC : 0), 0666);
   if (fd < 0) fail("open");
   if (create && ::ftruncate(fd, sizeof(Board)) != 0) {

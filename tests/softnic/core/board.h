@@ -85,8 +85,8 @@ struct Board {
   std::atomic<std::uint32_t> fail_command;  ///< command code + 1 of the setup command that fails
   std::atomic<std::uint32_t> fail_errno;
   std::atomic<std::uint32_t> fail_times;
-  std::atomic<std::uint32_t> break_queue;  ///< queue pair that gets an error completion and enters ERR
-  std::atomic<std::uint32_t> break_syndrome;
+  std::atomic<std::uint32_t> break_queue;      ///< queue pair that enters ERR
+  std::atomic<std::uint32_t> break_syndrome;   ///< 0: at once; else of the error completion of its next send
   std::atomic<std::uint32_t> lose_interrupts;  ///< how many of the next ones
   std::atomic<std::uint32_t> fatal;            ///< counts device-fatal events
 

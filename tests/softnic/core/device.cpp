@@ -95,6 +95,7 @@ bool Device::loop(std::uint8_t port, Bytes frame, QueueRef from, bool to_the_ker
   steering_.classify(port, frame, parse(frame), steered_);
   std::erase_if(steered_.to, [&](const Delivery& to) { return to.queue == from; });
   board_.count(Counter::loopback, steered_.to.size());
+  if (steered_.dropped) board_.count(Counter::drop_rule);
   const bool trapped = steered_.trapped;
   const bool kernel = steered_.kernel;
   deliver(port, frame);

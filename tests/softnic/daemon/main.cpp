@@ -31,10 +31,13 @@ constexpr char kUsage[] =
                                  makes a NIC and serves it until SIGTERM; DIR holds its files
        softnic run DIR -- PROGRAM [ARGUMENT...]
                                  runs a program that sees this NIC and no other
+       softnic run --neutral DIR -- PROGRAM [ARGUMENT...]
+                                 the same with a libibverbs of ours that knows no mlx5
        softnic counters DIR      prints every counter
        softnic link DIR PORT up|down
        softnic fault DIR fail COMMAND ERRNO [TIMES]   the next set-up commands of a kind fail: reg_mr ENOMEM
-       softnic fault DIR break QUEUE [SYNDROME]       error completion of a send, then the queue pair is in error
+       softnic fault DIR break QUEUE [SYNDROME]       queue pair in error: at once, or with an error completion of the
+                                                      next send
        softnic fault DIR lose-interrupts COUNT        events of completion channels that do not come
        softnic fault DIR fatal                        the device reports that it is dead
 
@@ -70,11 +73,12 @@ PortOptions parse_port(const std::string& text) {
   return port;
 }
 
-/// Opens NETDEV or NETDEV@NETNS; the socket stays in that namespace.
+/// Opens NETDEV or NETDEV@NETNS (a name as of ip-netns(8), or a path); the socket stays in that namespace.
 std::unique_ptr<FrameEnd> open_wire_at(const std::string& place) {
   const auto at = place.find('@');
   if (at == std::string::npos) return open_wire(place);
-  const std::string path = "/run/netns/" + place.substr(at + 1);
+  const std::string netns = place.substr(at + 1);
+  const std::string path = netns.find('/') == std::string::npos ? "/run/netns/" + netns : netns;
   const int here = ::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
   const int there = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (there < 0 || here < 0 || setns(there, CLONE_NEWNET) != 0) {
@@ -192,14 +196,21 @@ int serve(const std::string& directory, const std::vector<std::string>& argument
   return 0;
 }
 
-int run(const std::string& directory, std::vector<std::string> arguments) {
+/// Puts `path` ahead of what environment variable `name` lists.
+void prepend(const char* name, const std::filesystem::path& path) {
+  const char* before = std::getenv(name);
+  setenv(name, (before == nullptr ? path.string() : path.string() + ":" + before).c_str(), 1);
+}
+
+int run(const std::string& directory, std::vector<std::string> arguments, bool neutral) {
   if (!arguments.empty() && arguments[0] == "--") arguments.erase(arguments.begin());
   if (arguments.empty()) throw UsageError("run: which program?");
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
-  const std::string library = (self.parent_path() / "libsoftnic.so").string();
-  const char* before = std::getenv("LD_PRELOAD");
-  const std::string preload = before == nullptr ? library : library + ":" + before;
-  setenv("LD_PRELOAD", preload.c_str(), 1);
+  if (neutral) {
+    prepend("LD_LIBRARY_PATH", self.parent_path() / "dropin");
+  } else {
+    prepend("LD_PRELOAD", self.parent_path() / "libsoftnic.so");
+  }
   setenv("SYSFS_PATH", (std::filesystem::absolute(directory) / "sysfs").c_str(), 1);
   std::vector<char*> words;
   for (std::string& word : arguments) words.push_back(word.data());
@@ -229,12 +240,14 @@ int command(std::vector<std::string> arguments) {
     std::cout << kUsage << serve_options();
     return 0;
   }
+  const bool neutral = arguments.size() > 1 && arguments[0] == "run" && arguments[1] == "--neutral";
+  if (neutral) arguments.erase(arguments.begin() + 1);
   if (arguments.size() < 2) throw UsageError("expected a command and the directory of a device");
   const std::string verb = arguments[0];
   const std::string directory = arguments[1];
   arguments.erase(arguments.begin(), arguments.begin() + 2);
   if (verb == "serve") return serve(directory, arguments);
-  if (verb == "run") return run(directory, std::move(arguments));
+  if (verb == "run") return run(directory, std::move(arguments), neutral);
   if (verb == "counters") return counters(directory);
   if (verb == "link") return link(directory, arguments);
   if (verb == "fault") {

@@ -25,6 +25,8 @@ class RemoteFabric : public Fabric {
   int remove_rule(RuleId id) override;
   void transmit(std::uint8_t port, std::uint32_t from, Bytes frame) override;
   std::size_t receive(Sink& sink, std::size_t most) override;
+  /// Readable when receive() has something.
+  [[nodiscard]] int fd() const noexcept { return frames_; }
 
  private:
   [[nodiscard]] Reply ask(const Request& request);

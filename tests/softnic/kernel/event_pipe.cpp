@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <string>
 #include <system_error>
 #include <vector>
 
@@ -24,7 +25,9 @@ EventPipe::EventPipe(std::size_t record_bytes) : record_bytes_(record_bytes) {
   write_fd_ = ends[1];
   // The writer never waits: an application that reads no events loses them, as it would fill the kernel's list.
   fcntl(write_fd_, F_SETFL, O_NONBLOCK);
-  own_read_fd_ = fcntl(read_fd_, F_DUPFD_CLOEXEC, 0);
+  // Opened anew rather than duplicated: it must not wait where the application reads the same event, and the
+  // application's end must.
+  own_read_fd_ = ::open(("/proc/self/fd/" + std::to_string(read_fd_)).c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 }
 
 EventPipe::~EventPipe() {

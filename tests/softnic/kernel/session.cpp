@@ -4,12 +4,14 @@
 #include <linux/capability.h>
 #include <rdma/ib_user_verbs.h>
 #include <rdma/mlx5-abi.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cinttypes>
+#include <cstdio>
+#include <fstream>
 
 namespace softnic {
 namespace {
@@ -56,10 +58,20 @@ bool may_lock_memory(std::uint64_t bytes) {
   return (data[0].effective & 1U << CAP_IPC_LOCK) != 0;
 }
 
-bool mapped(std::uint64_t start, std::uint64_t length) {
-  std::vector<unsigned char> pages((length + 2 * kPage - 1) / kPage + 1);
-  const std::uint64_t first = start & ~(kPage - 1);
-  return mincore(reinterpret_cast<void*>(first), start + length - first, pages.data()) == 0;
+/// Whether the kernel could pin the bytes: all are mapped, with the right to read them, and to write them where asked.
+bool can_pin(std::uint64_t start, std::uint64_t length, bool to_write) {
+  if (start + length < start) return false;
+  std::ifstream maps("/proc/self/maps");
+  std::uint64_t at = start;
+  for (std::string line; at < start + length && std::getline(maps, line);) {
+    std::uint64_t from = 0;
+    std::uint64_t to = 0;
+    char rights[5]{};
+    if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %4s", &from, &to, rights) != 3 || to <= at) continue;
+    if (from > at || rights[0] != 'r' || (to_write && rights[1] != 'w')) return false;
+    at = to;
+  }
+  return at >= start + length;
 }
 
 }  // namespace
@@ -319,7 +331,8 @@ int Session::reg_mr(Command& command) {
       (core.start ^ core.hca_va) % kPage != 0) {
     return EINVAL;
   }
-  if (!mapped(core.start, core.length)) return EFAULT;
+  const bool to_write = (core.access_flags & (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND)) != 0;
+  if (!can_pin(core.start, core.length, to_write)) return EFAULT;
   if (!may_lock_memory(pinned_bytes_ + core.length)) return ENOMEM;
   const std::uint64_t iova = (core.access_flags & IBV_ACCESS_ZERO_BASED) != 0 ? core.start % kPage : core.hca_va;
   const std::uint32_t key = nic_.memory.add({core.start, iova, core.length, core.pd_handle, core.access_flags});

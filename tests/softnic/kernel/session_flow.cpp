@@ -22,6 +22,9 @@ bool load(std::span<const std::uint8_t> bytes, Spec& spec) {
   return true;
 }
 
+// mlx5 matches no TTL, no IPv4 flags and no hop limit (mlx5_ib refuses masks behind the last field it knows).
+bool beyond_mlx5(const Rule& rule) { return rule.mask.ttl != 0 || rule.mask.ip_flags != 0; }
+
 bool add_ethernet(std::span<const std::uint8_t> bytes, Rule& rule) {
   ib_uverbs_flow_spec_eth spec{};
   if (!load(bytes, spec)) return false;
@@ -129,7 +132,7 @@ int read_specs(std::span<const std::uint8_t> bytes, std::uint8_t count, Rule& ru
     if (const int error = add_spec(header.type, bytes.first(header.size), rule); error != 0) return error;
     bytes = bytes.subspan(header.size);
   }
-  return 0;
+  return beyond_mlx5(rule) ? EOPNOTSUPP : 0;
 }
 
 }  // namespace
@@ -139,7 +142,7 @@ int Session::create_flow(Command& command) {
     std::uint32_t comp_mask;
     std::uint32_t qp_handle;
   } core{};
-  ib_uverbs_flow_attr attr{};
+  ib_uverbs_flow_attr attr;  // ends with an array of no size, which not every compiler initializes
   if (!command.read(core) || core.comp_mask != 0) return EINVAL;
   const auto rest = command.behind(sizeof core);
   if (rest.size() < sizeof attr) return EINVAL;

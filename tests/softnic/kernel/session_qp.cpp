@@ -14,6 +14,7 @@ namespace {
 constexpr std::uint32_t kMaxTso = 262144;
 constexpr std::uint32_t kCreateFlags = IBV_QP_CREATE_CVLAN_STRIPPING | IBV_QP_CREATE_BLOCK_SELF_MCAST_LB;
 constexpr std::uint32_t kMaxBlocks = 32768;
+constexpr std::uint32_t kMaxKbps = 100'000'000;
 
 ib_uverbs_ex_create_qp extend(const ib_uverbs_create_qp& core) {
   ib_uverbs_ex_create_qp out{};
@@ -29,6 +30,18 @@ ib_uverbs_ex_create_qp extend(const ib_uverbs_create_qp& core) {
   out.sq_sig_all = core.sq_sig_all;
   out.qp_type = core.qp_type;
   out.is_srq = core.is_srq;
+  return out;
+}
+
+/// The limits as they were asked for: the driver has rounded them.
+ib_uverbs_create_qp_resp grant(const ib_uverbs_ex_create_qp& core, std::uint32_t number) {
+  ib_uverbs_create_qp_resp out{};
+  out.qp_handle = out.qpn = number;
+  out.max_send_wr = core.max_send_wr;
+  out.max_recv_wr = core.max_recv_wr;
+  out.max_send_sge = core.max_send_sge;
+  out.max_recv_sge = core.max_recv_sge;
+  out.max_inline_data = core.max_inline_data;
   return out;
 }
 
@@ -76,7 +89,8 @@ int Session::make_qp(Command& command, const ib_uverbs_ex_create_qp& core, ib_uv
     identity.checksums = (board_.features & Feature::kChecksum) != 0;
     const SendQueue::Layout layout{reinterpret_cast<std::uint8_t*>(driver.sq_buf_addr), driver.sq_wqe_count,
                                    &record[1]};
-    qp->send = std::make_unique<SendQueue>(layout, identity, *qp->doorbell, *send_cq->second, nic_.memory, board_);
+    qp->send = std::make_unique<SendQueue>(layout, identity, *qp->doorbell, *send_cq->second, nic_.memory, nic_.scratch,
+                                           board_);
     ++cq_users_[core.send_cq_handle];
   }
   if (receives) {
@@ -95,13 +109,7 @@ int Session::make_qp(Command& command, const ib_uverbs_ex_create_qp& core, ib_uv
                      core.sq_sig_all != 0,
                      false};
   nic_.qps[number] = std::move(qp);
-  response = {};
-  response.qp_handle = response.qpn = number;
-  response.max_send_wr = core.max_send_wr;
-  response.max_recv_wr = core.max_recv_wr;
-  response.max_send_sge = core.max_send_sge;
-  response.max_recv_sge = core.max_recv_sge;
-  response.max_inline_data = core.max_inline_data;
+  response = grant(core, number);
   driver_response.comp_mask =
       MLX5_IB_CREATE_QP_RESP_MASK_TIRN | MLX5_IB_CREATE_QP_RESP_MASK_RQN | MLX5_IB_CREATE_QP_RESP_MASK_SQN;
   driver_response.tirn = driver_response.rqn = driver_response.sqn = number;
@@ -187,7 +195,8 @@ int Session::change_qp(const ib_uverbs_modify_qp& core, std::uint32_t rate_kbps)
   QueuePair& qp = *found->second;
   if (qp.rss) return EOPNOTSUPP;
   const std::uint32_t mask = core.attr_mask;
-  if ((mask & ~(IBV_QP_STATE | IBV_QP_CUR_STATE | IBV_QP_PORT | IBV_QP_RATE_LIMIT)) != 0) return EINVAL;
+  constexpr std::uint32_t kKnown = IBV_QP_STATE | IBV_QP_CUR_STATE | IBV_QP_PORT | IBV_QP_RATE_LIMIT;
+  if ((mask & ~kKnown) != 0) return EINVAL;
   if ((mask & IBV_QP_CUR_STATE) != 0 && core.cur_qp_state != static_cast<std::uint8_t>(qp.state)) return EINVAL;
   std::optional<QueueState> state;
   if ((mask & IBV_QP_STATE) != 0) {
@@ -198,7 +207,7 @@ int Session::change_qp(const ib_uverbs_modify_qp& core, std::uint32_t rate_kbps)
   }
   if ((mask & IBV_QP_RATE_LIMIT) != 0) {
     const bool sending = state.value_or(qp.state) == QueueState::rts;
-    if ((board_.features & Feature::kPacing) == 0 || !qp.send || !sending) return EINVAL;
+    if ((board_.features & Feature::kPacing) == 0 || !qp.send || !sending || rate_kbps > kMaxKbps) return EINVAL;
     qp.rate_kbps = rate_kbps;
     qp.send->set_rate(rate_kbps);
   }
@@ -257,12 +266,13 @@ int Session::destroy_qp(Command& command) {
   const QueuePair& qp = *found->second;
   if (qp.send) --cq_users_[qp.send_cq];
   if (qp.receive) --cq_users_[qp.receive_cq];
-  if (qp.doorbell != nullptr) --qp.doorbell->users;
+  if (qp.doorbell != nullptr) qp.doorbell->leave();
   if (qp.rss) --table_users_[qp.rss->table];
   --domains_[qp.domain];
   fabric_.release_queue(qp.number);
   command.respond(ib_uverbs_destroy_qp_resp{forget_async(qp.cookie)});
   limits_.erase(core.qp_handle);
+  nic_.write_completions();
   nic_.qps.erase(found);
   return 0;
 }

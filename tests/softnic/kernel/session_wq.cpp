@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::uint32_t kMaxStrides = 32768;
 constexpr std::uint32_t kMaxLogTable = 11;
+constexpr std::uint32_t kStrip = IBV_WQ_FLAGS_CVLAN_STRIPPING;
+constexpr std::uint32_t kAttributes = IBV_WQ_ATTR_STATE | IBV_WQ_ATTR_CURR_STATE | IBV_WQ_ATTR_FLAGS;
 
 }  // namespace
 
@@ -22,7 +24,7 @@ int Session::create_wq(Command& command) {
   if (!command.read(core) || core.comp_mask != 0) return EINVAL;
   command.read_driver(driver);
   if ((board_.features & Feature::kRss) == 0 || core.wq_type != IBV_WQT_RQ || driver.comp_mask != 0 ||
-      (core.create_flags & ~IBV_WQ_FLAGS_CVLAN_STRIPPING) != 0) {
+      (core.create_flags & ~kStrip) != 0) {
     return EOPNOTSUPP;
   }
   const auto domain = domains_.find(core.pd_handle);
@@ -34,7 +36,7 @@ int Session::create_wq(Command& command) {
   }
   const std::uint32_t number = fabric_.allocate_queue();
   if (number == 0) return ENOMEM;
-  const bool strip = (core.create_flags & IBV_WQ_FLAGS_CVLAN_STRIPPING) != 0;
+  const bool strip = (core.create_flags & kStrip) != 0;
   const ReceiveQueue::Layout layout{reinterpret_cast<std::uint8_t*>(driver.buf_addr), driver.rq_wqe_count,
                                     driver.rq_wqe_shift, reinterpret_cast<std::uint32_t*>(driver.db_addr)};
   const ReceiveQueue::Identity identity{number, driver.user_index, core.pd_handle, strip};
@@ -61,14 +63,13 @@ int Session::modify_wq(Command& command) {
   ib_uverbs_ex_modify_wq core{};
   if (!command.read(core)) return EINVAL;
   const auto found = nic_.wqs.find(core.wq_handle);
-  if (found == nic_.wqs.end() || core.attr_mask == 0 ||
-      (core.attr_mask & ~(IBV_WQ_ATTR_STATE | IBV_WQ_ATTR_CURR_STATE | IBV_WQ_ATTR_FLAGS)) != 0) {
+  if (found == nic_.wqs.end() || core.attr_mask == 0 || (core.attr_mask & ~kAttributes) != 0) {
     return EINVAL;
   }
   WorkQueue& wq = *found->second;
   if ((core.attr_mask & IBV_WQ_ATTR_FLAGS) != 0) {
-    if ((core.flags_mask & ~IBV_WQ_FLAGS_CVLAN_STRIPPING) != 0) return EOPNOTSUPP;
-    if (core.flags_mask != 0) wq.queue->set_strip_vlan((core.flags & IBV_WQ_FLAGS_CVLAN_STRIPPING) != 0);
+    if ((core.flags_mask & ~kStrip) != 0) return EOPNOTSUPP;
+    if (core.flags_mask != 0) wq.queue->set_strip_vlan((core.flags & kStrip) != 0);
   }
   if ((core.attr_mask & IBV_WQ_ATTR_STATE) != 0) {
     if (core.wq_state > IBV_WQS_ERR) return EINVAL;
@@ -88,6 +89,7 @@ int Session::destroy_wq(Command& command) {
   --cq_users_[wq.cq];
   const std::uint32_t read = forget_async(wq.cookie);
   fabric_.release_queue(wq.number);
+  nic_.write_completions();
   nic_.wqs.erase(found);
   command.respond(ib_uverbs_ex_destroy_wq_resp{0, sizeof(ib_uverbs_ex_destroy_wq_resp), read, 0});
   return 0;

@@ -101,9 +101,12 @@ void CompletionQueue::write(const Completion& completion) noexcept {
   ++producer_;
 }
 
-void CompletionQueue::interrupt(std::uint64_t arm_writes, std::uint64_t now_ns) noexcept {
+// The record is written before the register. A register that is written without a new record arms once more for what
+// was asked for before: an event that got lost is not lost for ever.
+void CompletionQueue::look_at_arming(std::uint64_t arm_writes, std::uint64_t now_ns) noexcept {
   const std::uint32_t word = std::atomic_ref(layout_.record[1]).load(std::memory_order_acquire);
-  if (word != arm_word_) {
+  const bool again = register_written_ && armed_ns_ == 0 && word != kNeverArmed;
+  if (word != arm_word_ || again) {
     arm_word_ = word;
     armed_ = true;
     armed_at_ = be32toh(word) & kIndexMask;
@@ -112,11 +115,17 @@ void CompletionQueue::interrupt(std::uint64_t arm_writes, std::uint64_t now_ns) 
     armed_ns_ = now_ns;
     arm_writes_ = arm_writes;
   }
-  if (armed_ns_ != 0 && arm_writes != arm_writes_) armed_ns_ = 0;
-  if (armed_ns_ != 0 && now_ns - armed_ns_ > kArmGraceNs) {
+  if (register_written_) armed_ns_ = 0;
+  register_written_ = false;
+  if (armed_ns_ == 0 || now_ns - armed_ns_ <= kArmGraceNs) return;
+  armed_ns_ = 0;
+  if (arm_writes == arm_writes_) {
     violation(board_, "completion queue %u: arm word written, but not the arm register", number_);
-    armed_ns_ = 0;
   }
+}
+
+void CompletionQueue::interrupt(std::uint64_t arm_writes, std::uint64_t now_ns) noexcept {
+  look_at_arming(arm_writes, now_ns);
   const bool news = (producer_ & kIndexMask) != armed_at_;
   if (!armed_ || !news || (solicited_only_ && !error_seen_)) return;
   armed_ = false;

@@ -44,8 +44,10 @@ class CompletionQueue {
   void push(const Completion& completion) noexcept;
   /// Writes what a random batch held back. `all`: everything.
   void flush(bool all) noexcept;
-  /// Sends the event if the queue is armed and holds something new. `arm_writes`: how often the context's arm register
-  /// was written so far; an arm word that no such write follows is a violation.
+  /// The arm register was written for this queue: the record was, too, or will be found to be.
+  void arm_register_written() noexcept { register_written_ = true; }
+  /// Sends the event if the queue is armed and holds something new. `arm_writes`: how often any arm register of the
+  /// context was written so far (one write may hide another); an arm word that no such write follows is a violation.
   void interrupt(std::uint64_t arm_writes, std::uint64_t now_ns) noexcept;
   /// The driver copied what it had not polled yet into a larger ring; next entries go there.
   void resize(std::uint8_t* buffer, std::uint32_t entries, std::uint32_t entry_bytes) noexcept;
@@ -57,6 +59,7 @@ class CompletionQueue {
   [[nodiscard]] const Events& events() const noexcept { return events_; }
 
  private:
+  void look_at_arming(std::uint64_t arm_writes, std::uint64_t now_ns) noexcept;
   void write(const Completion& completion) noexcept;
   [[nodiscard]] std::uint32_t consumer() const noexcept;
 
@@ -74,6 +77,7 @@ class CompletionQueue {
   std::uint32_t arm_word_;
   std::uint64_t arm_writes_ = 0;  // seen before the last arm word
   std::uint64_t armed_ns_ = 0;    // 0: a write of the register followed
+  bool register_written_ = false;
   std::uint32_t events_sent_ = 0;
   std::vector<Completion> held_;
   std::minstd_rand random_;

@@ -18,4 +18,15 @@ std::optional<Doorbell::Ring> Doorbell::take() noexcept {
   return std::nullopt;
 }
 
+void Doorbell::join() noexcept {
+  if (users_ == 0) drain();
+  shared_ = users_ != 0;
+  ++users_;
+}
+
+void Doorbell::drain() noexcept {
+  while (take()) {
+  }
+}
+
 }  // namespace softnic

@@ -21,14 +21,23 @@ class Doorbell {
   /// The next write, if one came since the last call.
   [[nodiscard]] std::optional<Ring> take() noexcept;
 
-  /// Queue pairs that ring here. With more than one a write may hide another before the model looks.
-  int users = 0;
+  /// A queue pair that rings here comes, or goes.
+  void join() noexcept;
+  void leave() noexcept { --users_; }
+  [[nodiscard]] int users() const noexcept { return users_; }
+  /// More than one rang here since the register was last unused: a write may have hidden another before the model
+  /// looked, or may be of one that is gone.
+  [[nodiscard]] bool shared() const noexcept { return shared_; }
+  /// Forgets what was written.
+  void drain() noexcept;
 
  private:
   static std::uint64_t* at(std::uint8_t* page, std::uint32_t offset) noexcept {
     return reinterpret_cast<std::uint64_t*>(page + offset);
   }
   std::uint64_t* halves_[2];
+  int users_ = 0;
+  bool shared_ = false;
 };
 
 }  // namespace softnic

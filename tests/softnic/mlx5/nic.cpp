@@ -2,6 +2,7 @@
 
 #include <infiniband/mlx5dv.h>
 #include <infiniband/verbs.h>
+#include <pthread.h>
 #include <rdma/mlx5-abi.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -76,9 +77,9 @@ std::uint8_t* Nic::uar(std::uint32_t index) { return index < uars_.size() ? uars
 std::uint32_t Nic::assign_doorbell(QueuePair& qp) {
   // Register 0 has no BlueFlame buffer in the driver's eyes and works like the others here.
   const auto least = std::min_element(doorbells_.begin(), doorbells_.end(),
-                                      [](const auto& a, const auto& b) { return a->users < b->users; });
+                                      [](const auto& a, const auto& b) { return a->users() < b->users(); });
   qp.doorbell = least->get();
-  ++qp.doorbell->users;
+  qp.doorbell->join();
   const auto number = static_cast<std::uint32_t>(least - doorbells_.begin());
   return number / 2 * 4 + number % 2;
 }
@@ -93,18 +94,34 @@ void Nic::set_state(QueuePair& qp, QueueState state) {
   if (state == QueueState::reset) {
     if (qp.send) qp.send->reset();
     if (qp.receive) qp.receive->reset();
+    write_completions();
   }
 }
 
 void Nic::set_state(WorkQueue& wq, bool ready, bool error) {
   wq.ready = ready;
+  wq.error = error;
   if (error) wq.queue->flush();
-  if (!ready && !error) wq.queue->reset();
+  if (!ready && !error) {
+    wq.queue->reset();
+    write_completions();
+  }
+}
+
+void Nic::write_completions() {
+  for (auto& [number, cq] : cqs) cq->flush(true);
 }
 
 void Nic::fail(QueuePair& qp) {
+  if (qp.state == QueueState::err || qp.state == QueueState::reset) return;
   set_state(qp, QueueState::err);
   event_(IBV_EVENT_QP_FATAL, qp.cookie);
+}
+
+void Nic::fail(WorkQueue& wq) {
+  if (wq.error) return;
+  set_state(wq, false, true);
+  event_(IBV_EVENT_WQ_FATAL, wq.cookie);
 }
 
 void Nic::frame(Bytes bytes) { fabric_.transmit(sending_->port, sending_->number, bytes); }
@@ -154,8 +171,7 @@ void Nic::deliver(std::uint8_t port, const Delivery& to, Bytes frame) {
     if (wq == nullptr || !wq->ready) {
       board_.count(Counter::drop_queue_state);
     } else if (!wq->queue->receive(to, frame, headers, hash)) {
-      set_state(*wq, false, true);
-      event_(IBV_EVENT_WQ_FATAL, wq->cookie);
+      fail(*wq);
     }
   } else if (!qp.receive) {
     board_.count(Counter::drop_no_buffer);
@@ -167,32 +183,47 @@ void Nic::deliver(std::uint8_t port, const Delivery& to, Bytes frame) {
 bool Nic::serve_sends(std::uint64_t now_ns) {
   bool worked = false;
   for (auto& [number, qp] : qps) {
-    if (qp->receive && (board_.poison & Poison::kBuffers) != 0 && qp->state != QueueState::reset) qp->receive->poison();
-    if (!qp->send || qp->state == QueueState::reset || qp->state == QueueState::init) continue;
-    if (qp->state == QueueState::err) {
-      qp->send->flush();
-      if (qp->receive) qp->receive->flush();
-      continue;
-    }
+    if (qp->receive && qp->state != QueueState::reset) qp->receive->look();
+    if (!qp->send || (qp->state != QueueState::rtr && qp->state != QueueState::rts)) continue;
     qp->send->look(now_ns);
     if (!qp->send->work() || qp->state != QueueState::rts) continue;
     worked = true;
     sending_ = qp.get();
     if (!qp->send->process(kRequestsPerRound, now_ns, *this)) fail(*qp);
   }
-  if ((board_.poison & Poison::kBuffers) != 0) {
-    for (auto& [number, wq] : wqs) {
-      if (wq->ready) wq->queue->poison();
-    }
+  for (auto& [number, wq] : wqs) {
+    if (wq->ready) wq->queue->look();
   }
   return worked;
 }
 
-void Nic::serve_completions(std::uint64_t now_ns) {
+// What is posted to a queue in the error state completes with an error.
+void Nic::flush_failed() {
+  for (auto& [number, qp] : qps) {
+    if (qp->state != QueueState::err) continue;
+    if (qp->send) qp->send->flush();
+    if (qp->receive) qp->receive->flush();
+  }
+  for (auto& [number, wq] : wqs) {
+    if (wq->error) wq->queue->flush();
+  }
+}
+
+// An arm register takes the arm word and the number of the completion queue, 4 bytes each, big-endian.
+void Nic::take_arm_registers() {
   for (std::uint8_t* page : uars_) {
     std::atomic_ref<std::uint64_t> word(*reinterpret_cast<std::uint64_t*>(page + kArmRegister));
-    if (word.load(std::memory_order_relaxed) != 0 && word.exchange(0, std::memory_order_acquire) != 0) ++arm_writes_;
+    if (word.load(std::memory_order_relaxed) == 0) continue;
+    const std::uint64_t taken = word.exchange(0, std::memory_order_acquire);
+    std::array<std::uint8_t, sizeof taken> bytes{};
+    std::memcpy(bytes.data(), &taken, sizeof taken);
+    ++arm_writes_;
+    if (const auto cq = cqs.find(load_be32(&bytes[4])); cq != cqs.end()) cq->second->arm_register_written();
   }
+}
+
+void Nic::serve_completions(std::uint64_t now_ns) {
+  take_arm_registers();
   for (auto& [number, cq] : cqs) {
     cq->flush(false);
     cq->interrupt(arm_writes_, now_ns);
@@ -200,6 +231,9 @@ void Nic::serve_completions(std::uint64_t now_ns) {
     event_(IBV_EVENT_CQ_ERR, cq->events().cookie);
     for (auto& [qpn, qp] : qps) {
       if (qp->send_cq == number || qp->receive_cq == number) fail(*qp);
+    }
+    for (auto& [wqn, wq] : wqs) {
+      if (wq->cq == number) fail(*wq);
     }
   }
 }
@@ -223,13 +257,17 @@ void Nic::serve_board() {
   if (found == qps.end() || !board_.break_queue.compare_exchange_strong(expected, 0)) return;
   board_.count(Counter::faults);
   const std::uint32_t syndrome = board_.break_syndrome.load();
-  if (syndrome != 0 && found->second->send) found->second->send->break_now(static_cast<std::uint8_t>(syndrome));
-  fail(*found->second);
+  if (syndrome != 0 && found->second->send) {
+    found->second->send->break_next(static_cast<std::uint8_t>(syndrome));
+  } else {
+    fail(*found->second);
+  }
 }
 
 bool Nic::round(std::uint64_t now_ns) {
   serve_board();
   const bool sent = serve_sends(now_ns);
+  flush_failed();
   const bool received = fabric_.receive(*this, kFramesPerRound) != 0;
   serve_completions(now_ns);
   return sent || received;
@@ -239,6 +277,7 @@ void Nic::run() {
   // On two CPUs a client that polls would keep this thread from running for whole time slices.
   const sched_param first{1};
   sched_setscheduler(0, SCHED_FIFO, &first);
+  pthread_setname_np(pthread_self(), "softnic");
   int idle = 0;
   while (!stop_) {
     bool worked = false;

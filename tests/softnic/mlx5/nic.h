@@ -30,7 +30,8 @@ struct WorkQueue {
   std::uint32_t cq = 0;
   std::uint32_t domain = 0;
   bool ready = false;
-  int users = 0;  ///< tables it is in
+  bool error = false;  ///< what is posted is flushed
+  int users = 0;       ///< tables it is in
   std::unique_ptr<ReceiveQueue> queue;
 };
 
@@ -70,6 +71,7 @@ class Nic : private Sink, private FrameOut {
   [[nodiscard]] std::unique_lock<std::mutex> lock();
 
   MemoryTable memory;
+  SendQueue::Scratch scratch;
   std::unordered_map<std::uint32_t, std::unique_ptr<CompletionQueue>> cqs;
   std::unordered_map<std::uint32_t, std::unique_ptr<WorkQueue>> wqs;
   std::unordered_map<std::uint32_t, std::unique_ptr<QueuePair>> qps;
@@ -82,6 +84,9 @@ class Nic : private Sink, private FrameOut {
   /// With the lock held: moves a queue pair, with what that does to its queues.
   void set_state(QueuePair& qp, QueueState state);
   void set_state(WorkQueue& wq, bool ready, bool error);
+  /// With the lock held: writes every completion that is due, so that the driver finds those of a queue that is reset
+  /// or destroyed, and removes them.
+  void write_completions();
 
   static constexpr std::uint32_t kUarBytes = 4096;
   static constexpr std::uint32_t kBlueFlameBytes = 512;  ///< two halves
@@ -98,6 +103,9 @@ class Nic : private Sink, private FrameOut {
   void serve_completions(std::uint64_t now_ns);
   void serve_board();
   void fail(QueuePair& qp);
+  void fail(WorkQueue& wq);
+  void flush_failed();
+  void take_arm_registers();
   [[nodiscard]] WorkQueue* choose(const QueuePair& qp, Bytes frame, const Headers& headers, std::uint32_t& hash);
 
   Fabric& fabric_;

@@ -68,13 +68,15 @@ Segment segment(const std::uint8_t* at) noexcept {
 
 }  // namespace
 
-void ReceiveQueue::poison() noexcept {
+void ReceiveQueue::look() noexcept {
   const std::uint16_t end = posted();
-  if (static_cast<std::uint16_t>(end - head_) > layout_.count) {
+  const auto waiting = static_cast<std::uint16_t>(end - head_);
+  if (waiting > layout_.count && !overfull_) {
     violation(board_, "receive queue of %u: %u work requests posted, %u is its size", identity_.queue,
-              static_cast<unsigned>(static_cast<std::uint16_t>(end - head_)), layout_.count);
-    poisoned_ = end;
+              static_cast<unsigned>(waiting), layout_.count);
   }
+  overfull_ = waiting > layout_.count;
+  if (overfull_ || (board_.poison & Poison::kBuffers) == 0) poisoned_ = end;
   const std::size_t most = (std::size_t{1} << layout_.stride_shift) / sizeof(mlx5_wqe_data_seg);
   for (; poisoned_ != end; ++poisoned_) {
     const std::uint8_t* at = stride(poisoned_);
@@ -151,6 +153,9 @@ void ReceiveQueue::flush() noexcept {
   }
 }
 
-void ReceiveQueue::reset() noexcept { head_ = poisoned_ = 0; }
+void ReceiveQueue::reset() noexcept {
+  head_ = poisoned_ = 0;
+  overfull_ = false;
+}
 
 }  // namespace softnic

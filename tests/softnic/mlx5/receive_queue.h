@@ -29,8 +29,9 @@ class ReceiveQueue {
   ReceiveQueue(const Layout& layout, const Identity& identity, CompletionQueue& completions, const MemoryTable& memory,
                Board& board) noexcept;
 
-  /// Looks at what was posted since the last call and fills those buffers with garbage: they are the NIC's now.
-  void poison() noexcept;
+  /// Looks at what was posted since the last call and (Poison::kBuffers) fills those buffers with garbage: they are the
+  /// NIC's now.
+  void look() noexcept;
   /// Writes one frame into the next work request and completes it. @return false when the queue must enter the error
   /// state: the frame did not fit, or its buffer is not registered memory.
   [[nodiscard]] bool receive(const Delivery& to, Bytes frame, const Headers& headers, std::uint32_t hash) noexcept;
@@ -51,6 +52,7 @@ class ReceiveQueue {
   Board& board_;
   std::uint16_t head_ = 0;      // next work request to use
   std::uint16_t poisoned_ = 0;  // next work request to poison
+  bool overfull_ = false;       // more is posted than fits, and that was said
 };
 
 }  // namespace softnic

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <utility>
 
 #include "tests/softnic/core/offload.h"
 #include "tests/softnic/core/violation.h"
@@ -23,22 +24,19 @@ constexpr std::uint8_t kL3Checksum = 0x40;
 constexpr std::uint8_t kL4Checksum = 0x80;
 constexpr std::uint8_t kPoison = 0xee;
 constexpr std::uint64_t kRingGraceNs = 100'000'000;
-constexpr std::size_t kMostGathered = 256 * 1024;
 constexpr std::size_t kMostTsoHeader = 256;
 
 }  // namespace
 
 SendQueue::SendQueue(const Layout& layout, const Identity& identity, Doorbell& doorbell, CompletionQueue& completions,
-                     const MemoryTable& memory, Board& board)
+                     const MemoryTable& memory, Scratch& scratch, Board& board) noexcept
     : layout_(layout),
       identity_(identity),
       doorbell_(doorbell),
       completions_(completions),
       memory_(memory),
-      board_(board) {
-  frame_.resize(identity.max_tso != 0 ? kMostGathered : kMostFrameBytes);
-  if (identity.max_tso != 0) segment_.resize(kMostFrameBytes);
-}
+      scratch_(scratch),
+      board_(board) {}
 
 std::uint16_t SendQueue::posted() const noexcept {
   return static_cast<std::uint16_t>(be32toh(std::atomic_ref(*layout_.record).load(std::memory_order_acquire)));
@@ -51,7 +49,7 @@ std::uint16_t SendQueue::blocks_at(std::uint16_t index) const noexcept {
 }
 
 void SendQueue::look(std::uint64_t now_ns) noexcept {
-  if (doorbell_.users > 1) {
+  if (doorbell_.shared()) {
     while (doorbell_.take()) board_.count(Counter::doorbells);
     if (target_ == posted()) return;
     target_ = posted();
@@ -128,7 +126,7 @@ bool SendQueue::fetch() noexcept {
 bool SendQueue::process(int most, std::uint64_t now_ns, FrameOut& out) noexcept {
   for (int i = 0; i < most && work() && now_ns >= not_before_ns_; ++i) {
     std::uint8_t syndrome = MLX5_CQE_SYNDROME_LOCAL_QP_OP_ERR;
-    if (fetch()) syndrome = execute(out);
+    if (fetch()) syndrome = break_next_ != 0 ? std::exchange(break_next_, 0) : execute(out);
     complete(syndrome);
     if (syndrome != 0) return false;
     if (kbps_ != 0) {
@@ -157,8 +155,8 @@ std::uint8_t SendQueue::gather(const std::uint8_t* at, const std::uint8_t* end) 
       at += kSegment;
       board_.count(Counter::dma_read_bytes, length);
     }
-    if (length > frame_.size() - gathered_) return MLX5_CQE_SYNDROME_LOCAL_LENGTH_ERR;
-    std::memcpy(frame_.data() + gathered_, from, length);
+    if (length > scratch_.frame.size() - gathered_) return MLX5_CQE_SYNDROME_LOCAL_LENGTH_ERR;
+    std::memcpy(scratch_.frame.data() + gathered_, from, length);
     gathered_ += length;
   }
   return 0;
@@ -184,7 +182,7 @@ std::uint8_t SendQueue::execute(FrameOut& out) noexcept {
     violation(board_, "queue %u: checksum flags %#x were not offered", identity_.queue, flags);
     return MLX5_CQE_SYNDROME_LOCAL_QP_OP_ERR;
   }
-  std::memcpy(frame_.data(), &request_[kInlineStart], inlined);
+  std::memcpy(scratch_.frame.data(), &request_[kInlineStart], inlined);
   gathered_ = inlined;
   if (const std::uint8_t syndrome = gather(&request_[data_at], &request_[bytes]); syndrome != 0) return syndrome;
   if (opcode_ == MLX5_OPCODE_TSO) return execute_tso(inlined, load_be16(&request_[kSegment + 6]), out);
@@ -200,33 +198,33 @@ std::uint8_t SendQueue::execute_tso(std::size_t header_bytes, std::uint16_t mss,
               gathered_ - header_bytes, header_bytes, identity_.max_tso);
     return MLX5_CQE_SYNDROME_LOCAL_QP_OP_ERR;
   }
-  const Bytes all(frame_.data(), gathered_);
+  const Bytes all(scratch_.frame.data(), gathered_);
   Segmenter segmenter(all.first(header_bytes), all.subspan(header_bytes), mss);
   if (!segmenter.valid()) {
     violation(board_, "queue %u: TSO of %zu header bytes that are not those of a TCP frame, MSS %u", identity_.queue,
               header_bytes, mss);
     return MLX5_CQE_SYNDROME_LOCAL_QP_OP_ERR;
   }
-  while (const std::size_t bytes = segmenter.next(segment_)) {
+  while (const std::size_t bytes = segmenter.next(scratch_.segment)) {
     board_.count(Counter::tx_frames);
-    out.frame(Bytes(segment_.data(), bytes));
+    out.frame(Bytes(scratch_.segment.data(), bytes));
   }
   return 0;
 }
 
 void SendQueue::emit(std::size_t bytes, std::uint8_t flags, FrameOut& out) noexcept {
-  const std::span<std::uint8_t> frame(frame_.data(), bytes);
+  const std::span<std::uint8_t> frame(scratch_.frame.data(), bytes);
   if (flags != 0) {
     const Headers headers = parse(frame);
     if ((flags & kL3Checksum) != 0) insert_l3_checksum(frame, headers);
     if ((flags & kL4Checksum) != 0) insert_l4_checksum(frame, headers);
   }
   if (bytes < kShortestFrame) {
-    std::memset(frame_.data() + bytes, 0, kShortestFrame - bytes);
+    std::memset(scratch_.frame.data() + bytes, 0, kShortestFrame - bytes);
     bytes = kShortestFrame;
   }
   board_.count(Counter::tx_frames);
-  out.frame(Bytes(frame_.data(), bytes));
+  out.frame(Bytes(scratch_.frame.data(), bytes));
 }
 
 // Ends the work request at head_. A completion names it and stands for all before it.
@@ -245,10 +243,6 @@ void SendQueue::complete(std::uint8_t syndrome) noexcept {
   head_ = static_cast<std::uint16_t>(head_ + blocks);
 }
 
-void SendQueue::break_now(std::uint8_t syndrome) noexcept {
-  if (work() && fetch()) complete(syndrome);
-}
-
 void SendQueue::flush() noexcept {
   target_ = posted();
   while (work()) {
@@ -261,8 +255,12 @@ void SendQueue::flush() noexcept {
 }
 
 void SendQueue::reset() noexcept {
+  // Rung for in the error state, which looks at the record alone.
+  if (!doorbell_.shared()) doorbell_.drain();
   head_ = target_ = rung_ = 0;
   unrung_ns_ = not_before_ns_ = 0;
+  break_next_ = 0;
+  kbps_ = 0;
 }
 
 }  // namespace softnic

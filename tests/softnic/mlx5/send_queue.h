@@ -40,8 +40,15 @@ class SendQueue {
     bool checksums = true;         ///< may ask for checksum insertion
   };
 
+  /// Where frames are put together; one for all queues that one thread serves.
+  struct Scratch {
+    static constexpr std::size_t kMostGathered = 256 * 1024;
+    std::vector<std::uint8_t> frame = std::vector<std::uint8_t>(kMostGathered);      // gathered bytes
+    std::vector<std::uint8_t> segment = std::vector<std::uint8_t>(kMostFrameBytes);  // one frame of a TSO request
+  };
+
   SendQueue(const Layout& layout, const Identity& identity, Doorbell& doorbell, CompletionQueue& completions,
-            const MemoryTable& memory, Board& board);
+            const MemoryTable& memory, Scratch& scratch, Board& board) noexcept;
 
   /// Looks at the doorbell. Cheap when there is nothing.
   void look(std::uint64_t now_ns) noexcept;
@@ -52,8 +59,8 @@ class SendQueue {
   /// Completes everything posted with a flush error, or forgets it.
   void flush() noexcept;
   void reset() noexcept;
-  /// The next work request fails with `syndrome` (or the queue at once, when there is none).
-  void break_now(std::uint8_t syndrome) noexcept;
+  /// The next work request that is carried out fails with `syndrome`.
+  void break_next(std::uint8_t syndrome) noexcept { break_next_ = syndrome; }
   /// 0 = not limited.
   void set_rate(std::uint32_t kilobits_per_second) noexcept { kbps_ = kilobits_per_second; }
 
@@ -72,6 +79,7 @@ class SendQueue {
   Doorbell& doorbell_;
   CompletionQueue& completions_;
   const MemoryTable& memory_;
+  Scratch& scratch_;
   Board& board_;
   std::uint16_t head_ = 0;           // block index of the next work request
   std::uint16_t target_ = 0;         // block index behind the last one that was rung for
@@ -83,8 +91,7 @@ class SendQueue {
   std::uint8_t opcode_ = 0;
   std::uint16_t segments_ = 0;  // of 16 bytes
   bool signaled_ = false;
-  std::vector<std::uint8_t> frame_;    // gathered bytes
-  std::vector<std::uint8_t> segment_;  // one frame of a TSO request
+  std::uint8_t break_next_ = 0;
   std::size_t gathered_ = 0;
 };
 

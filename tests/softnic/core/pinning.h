@@ -1,0 +1,13 @@
+#pragma once
+
+#include <cstdint>
+
+/// What the kernel asks before it pins memory for a NIC.
+namespace softnic {
+
+/// RLIMIT_MEMLOCK, or the privilege to exceed it.
+[[nodiscard]] bool may_lock_memory(std::uint64_t bytes) noexcept;
+/// Whether all the bytes are mapped, with the right to read them, and to write them where asked.
+[[nodiscard]] bool can_pin(std::uint64_t start, std::uint64_t length, bool to_write);
+
+}  // namespace softnic
