@@ -33,6 +33,8 @@ struct Traits {
   bool sends_any_length = false;    ///< the far end can send runts
   bool sends_bad_offloads = false;  ///< the far end can send offload headers that contradict the frame
   bool never_full = false;          ///< whatever is transmitted, the far end's kernel takes at once
+  bool finishes = false;            ///< between port and far end all checksums are there and GSO frames are cut
+  bool one_worker = false;          ///< what one MAC gets comes to one worker
 };
 
 /// One kind of port with somebody at its other end. The suite makes it, starts the port, then connects.
@@ -63,6 +65,7 @@ inline void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
 /// @param takes unfinished frames that the far end is ready for
 std::unique_ptr<Harness> make_loop_harness(OffloadCaps takes = OffloadCaps::all());
 std::unique_ptr<Harness> make_af_packet_harness();
+std::unique_ptr<Harness> make_verbs_harness();
 std::unique_ptr<Harness> make_ring_harness(OffloadCaps takes = OffloadCaps::all());
 /// @param offloads what "offloads" in tenants.json says
 std::unique_ptr<Harness> make_tap_harness(bool offloads = true);

@@ -9,6 +9,7 @@ namespace vswitch::test {
 inline std::vector<Kind> kinds() {
   return {{"loop", [] { return make_loop_harness(); }},
           {"af_packet", [] { return make_af_packet_harness(); }},
+          {"verbs", [] { return make_verbs_harness(); }},
           {"ring", [] { return make_ring_harness(); }},
           {"tap", [] { return make_tap_harness(); }}};
 }
