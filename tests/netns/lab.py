@@ -30,6 +30,7 @@ BUILD = Path(os.environ.get("VSWITCH_BUILD", ROOT / "build" / "dev")).resolve()
 SLOW = float(os.environ.get("VSWITCH_TEST_SLOW", "1"))
 # The driver of the uplink in all scenarios of this folder; "verbs" gives the host a software RDMA NIC (tests/softnic).
 UPLINK = os.environ.get("VSWITCH_TEST_UPLINK", "auto")
+NEUTRAL_NIC = os.environ.get("VSWITCH_TEST_NIC") == "neutral"  # it is not an mlx5
 CLONE_NEWNET = 0x40000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -401,7 +402,8 @@ class Site:
         from nic import SoftNic  # it needs this module
         cable = self.lab.netns("nic").quiet()
         self.lab.veth(cable, "cable0", self.wire, "w0", None, WIRE_MAC, mtu)
-        self.host.nic = SoftNic(self.lab, self.host, (cable, "cable0"), "lan0", "--mac", HOST_MAC, "--mtu", mtu, *options)
+        self.host.nic = SoftNic(self.lab, self.host, (cable, "cable0"), "lan0", "--mac", HOST_MAC, "--mtu", mtu, *options,
+                                neutral=NEUTRAL_NIC)
 
     def __getitem__(self, tenant):
         return self.tenants[tenant]
