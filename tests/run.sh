@@ -83,7 +83,7 @@ softnic_tests() {
 # (The library of the software NIC is preloaded before the sanitizer's own.)
 export ASAN_OPTIONS=abort_on_error=0:detect_leaks=1:exitcode=86:verify_asan_link_order=0
 export UBSAN_OPTIONS=print_stacktrace=1
-export TSAN_OPTIONS=exitcode=86:halt_on_error=1
+export TSAN_OPTIONS=exitcode=86:halt_on_error=1:suppressions=$root/tests/tsan.supp
 export PYTHONDONTWRITEBYTECODE=1
 
 part_docs() {
