@@ -127,7 +127,12 @@ void VerbsUplink::retry() {
   now.retry_timer = 0;
   try {
     now.last = now.netdev.state();
-    if (!now.last) throw Error(ENODEV, "use netdev", spec_.netdev, "it is gone");
+    if (!now.last) {  // a device that comes back has a new netdev of the old name
+      now.netdev = Netdev(spec_.netdev);
+      now.memberships = Memberships(now.netdev.index());
+      now.last = now.netdev.state();
+    }
+    if (!now.last) throw Error(ENODEV, "use netdev", spec_.netdev, "it vanished just now");
     now.mtu = now.last->mtu;
     open_device();
     ++now.reopened;
@@ -161,9 +166,9 @@ void VerbsUplink::on_netdev_change() {
   const bool new_address = state && (!now.last || state->mac != now.last->mac);
   const bool longer_frames = state && stride_for(state->mtu) > stride_for(now.mtu);
   now.last = std::move(state);
-  if (longer_frames && now.opened) {
-    lose_device("netdev " + now.last->name + " has an MTU of " + std::to_string(now.last->mtu) + " now");
-    return;
+  if (now.opened && !now.last) return lose_device("netdev " + spec_.netdev + " is gone");
+  if (now.opened && longer_frames) {
+    return lose_device("netdev " + now.last->name + " has an MTU of " + std::to_string(now.last->mtu) + " now");
   }
   if (new_address && now.opened) {
     try {

@@ -238,6 +238,19 @@ class Faults(VerbsSite):
         self.detail_says("1 times opened again")
         ping(self.site.wire, RED_V4)
 
+    def test_nic_is_unplugged_and_plugged_in_again(self):
+        self.start()
+        ping(self.site.wire, RED_V4)
+        self.nic.unplug()
+        self.detail_says("without a device")
+        self.assertEqual(self.uplink()["link"], "down")
+        ping(self.site["red"], BLUE_V4)
+        self.nic.plug()  # with a new netdev of the same name
+        self.detail_says("1 times opened again")
+        for address in (RED_V4, BLUE_V4):
+            ping(self.site.wire, address)
+        self.assertIn("netdev lan0 is gone", self.daemon.log_text())
+
     def test_link(self):
         self.start()
         self.assertEqual(self.uplink()["link"], "up")

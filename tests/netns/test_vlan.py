@@ -94,8 +94,8 @@ class AcrossTwoSwitches(unittest.TestCase):
                 print(f"  red {'<-' if reverse else '->'} {address} tagged: {result}")
                 self.assertGreater(result.gbits, 0.05, str(result))
                 # A software NIC is slower than TCP at its start: what the uplink has no room for is dropped.
-            share = 0.1 if UPLINK == "verbs" else 0.01
-            self.assertLess(result.retransmits, share * result.segments + 50, str(result))
+                share = 0.1 if UPLINK == "verbs" else 0.01
+                self.assertLess(result.retransmits, share * result.segments + 50, str(result))
                 self.assertEqual(result.bad_checksums, 0)
 
 

@@ -27,14 +27,25 @@ class SoftNic:
     def __init__(self, lab, netns, wire, kernel, *options, name="mlx5_0", neutral=False):
         self.netns = netns
         self.run_words = (SOFTNIC, "run", "--neutral") if neutral else (SOFTNIC, "run")
+        self.lab = lab
         self.folder = Path(tempfile.mkdtemp(prefix="nic", dir=lab.folder))
-        self.process = lab.popen(netns, SOFTNIC, "serve", self.folder, "--name", name,
-                                 "--port", f"wire={wire[1]}@{wire[0].name},kernel={kernel}", *options,
-                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        lab.stack.callback(self.process.stdout.close)
+        self.serve_words = (SOFTNIC, "serve", self.folder, "--name", name,
+                            "--port", f"wire={wire[1]}@{wire[0].name},kernel={kernel}", *options)
+        self.plug()
+
+    def plug(self):
+        """The NIC is there from now on; counters start at 0."""
+        self.process = self.lab.popen(self.netns, *self.serve_words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                      text=True)
+        self.lab.stack.callback(self.process.stdout.close)
         first = self.process.stdout.readline()
         if first != "ready\n":
             raise AssertionError(f"softnic serve: {first}{self.process.stdout.read()}")
+
+    def unplug(self):
+        """The NIC and its netdev are gone until plug()."""
+        self.process.terminate()
+        self.process.wait()
 
     def program(self, *program):
         """The command line that runs `program` so that it sees this NIC, wherever it is called."""
