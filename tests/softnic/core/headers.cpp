@@ -13,7 +13,10 @@ constexpr std::size_t kTcp = 20;
 constexpr std::size_t kUdp = 8;
 constexpr int kMostExtensions = 8;
 
-bool is_tag(std::uint16_t type) noexcept { return type == 0x8100 || type == 0x88a8; }
+constexpr std::uint16_t kCustomerTag = 0x8100;
+constexpr std::uint16_t kServiceTag = 0x88a8;
+
+bool is_tag(std::uint16_t type) noexcept { return type == kCustomerTag || type == kServiceTag; }
 
 std::uint16_t narrow(std::size_t offset) noexcept { return static_cast<std::uint16_t>(offset); }
 
@@ -76,8 +79,8 @@ Headers parse(Bytes frame) noexcept {
   std::size_t at = kEthernet;
   out.ether_type = load_be16(&frame[12]);
   if (is_tag(out.ether_type) && frame.size() >= kEthernet + kTag) {
-    out.tagged = true;
-    out.tci = load_be16(&frame[14]);
+    out.tagged = out.ether_type == kCustomerTag;
+    if (out.tagged) out.tci = load_be16(&frame[14]);
     out.ether_type = load_be16(&frame[16]);
     at += kTag;
   }

@@ -24,11 +24,12 @@ inline void store_be32(std::uint8_t* at, std::uint32_t value) noexcept {
 }
 
 /// Where the headers of an Ethernet frame begin, in bytes from its start; 0 = the frame has no such header, or it is
-/// cut short. At most one VLAN tag (0x8100 or 0x88a8) is looked behind, as NICs of the modelled kind do.
+/// cut short. At most one VLAN tag (0x8100 or 0x88a8) is looked behind; only the first kind is told, matched and
+/// stripped, as NICs of the modelled kind do with C-VLAN tags.
 struct Headers {
   std::uint16_t ether_type = 0;  ///< behind the tag, host order
-  std::uint16_t tci = 0;         ///< of the tag, host order; 0 without one
-  bool tagged = false;
+  std::uint16_t tci = 0;         ///< of a tag of type 0x8100, host order; 0 without one
+  bool tagged = false;           ///< by such a tag
   bool ipv4 = false;
   bool ipv6 = false;
   bool fragment = false;      ///< of IPv4 or IPv6; then there is no l4

@@ -48,7 +48,9 @@ std::uint64_t sum_l4(Bytes frame, const Headers& headers, std::size_t length) no
 
 /// Makes the length field of the IP header say that the datagram ends with `frame`.
 void write_l3_length(std::span<std::uint8_t> frame, const Headers& headers) noexcept {
-  const std::size_t at = headers.tagged ? kEthernet + kTag : kEthernet;
+  if (frame.size() < kEthernet) return;
+  const bool behind_a_tag = load_be16(&frame[kEthernet - 2]) != headers.ether_type;
+  const std::size_t at = behind_a_tag ? kEthernet + kTag : kEthernet;
   if (headers.ether_type == 0x0800 && frame.size() >= at + kIpv4) {
     store_be16(&frame[at + 2], static_cast<std::uint16_t>(frame.size() - at));
   } else if (headers.ether_type == 0x86dd && frame.size() >= at + kIpv6) {
@@ -171,7 +173,8 @@ std::size_t insert_vlan(std::span<std::uint8_t> frame, std::size_t length, std::
 }
 
 std::size_t strip_vlan(std::span<std::uint8_t> frame) noexcept {
-  if (!parse(frame).tagged) return frame.size();
+  const std::uint16_t type = frame.size() < kEthernet + kTag ? 0 : load_be16(&frame[kMacs]);
+  if (type != 0x8100 && type != 0x88a8) return frame.size();
   const auto tag = frame.begin() + static_cast<std::ptrdiff_t>(kMacs);
   std::copy(tag + static_cast<std::ptrdiff_t>(kTag), frame.end(), tag);
   return frame.size() - kTag;

@@ -193,6 +193,9 @@ int serve(const std::string& directory, const std::vector<std::string>& argument
   std::puts("ready");
   std::fflush(stdout);
   server.run();
+  // A device that is gone is not in sysfs. The board stays: counters can be read after the end.
+  std::filesystem::remove_all(directory + "/sysfs");
+  std::filesystem::remove(directory + "/socket");
   return 0;
 }
 
