@@ -76,7 +76,10 @@ std::pair<int, RuleId> RemoteFabric::add_rule(Rule rule) {
   return {reply.error, reply.value};
 }
 
-int RemoteFabric::remove_rule(RuleId id) { return ask({Ask::remove_rule, id, {}}).error; }
+int RemoteFabric::remove_rule(RuleId id) {
+  const int error = ask({Ask::remove_rule, id, {}}).error;
+  return error == EIO ? 0 : error;  // a device that is gone has no rules
+}
 
 void RemoteFabric::transmit(std::uint8_t port, std::uint32_t from, Bytes frame) {
   FrameHeader header{from, 0, port, 0, 0};
