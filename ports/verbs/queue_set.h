@@ -18,9 +18,8 @@ namespace vswitch::verbs {
 /// What no port's counter shows. One writer, the worker; anyone reads.
 struct DeviceCounters {
   Counter receive_errors;  ///< completions with an error
-  Counter unjudged;       ///< frames whose checksum the device did not find right: wrong, or of a kind it does not know
-  Counter stripped_tags;  ///< tags taken out of received frames in software
-  Counter lost_events;    ///< frames that came without the event that was asked for
+  Counter stripped_tags;   ///< tags taken out of received frames in software
+  Counter lost_events;     ///< frames that came without the event that was asked for
 };
 
 /// What one worker has open on the device: the pair it sends with, and the pairs it receives with. All receive pairs
