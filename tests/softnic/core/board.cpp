@@ -9,13 +9,38 @@
 
 namespace softnic {
 
-const std::array<std::string_view, kCounters> kCounterNames = {
-    "tx_frames",       "rx_frames",       "wire_rx",           "wire_tx",         "kernel_rx",
-    "kernel_tx",       "loopback",        "delivered",         "drop_rule",       "drop_no_buffer",
-    "drop_length",     "drop_protection", "drop_queue_state",  "drop_cq_overrun", "drop_channel_full",
-    "drop_wire_full",  "drop_wire_down",  "drop_kernel_full",  "drop_no_kernel",  "lost_wire",
-    "lost_kernel",     "doorbells",       "interrupts",        "interrupts_lost", "dma_read_bytes",
-    "dma_write_bytes", "tso_requests",    "error_completions", "faults",          "violations"};
+const std::array<std::string_view, kCounters> kCounterNames = {"tx_frames",
+                                                               "rx_frames",
+                                                               "wire_rx",
+                                                               "wire_tx",
+                                                               "kernel_rx",
+                                                               "kernel_tx",
+                                                               "loopback",
+                                                               "delivered",
+                                                               "drop_rule",
+                                                               "drop_no_buffer",
+                                                               "drop_length",
+                                                               "drop_protection",
+                                                               "drop_queue_state",
+                                                               "drop_cq_overrun",
+                                                               "drop_channel_full",
+                                                               "drop_wire_full",
+                                                               "drop_wire_down",
+                                                               "drop_kernel_full",
+                                                               "drop_no_kernel",
+                                                               "lost_wire",
+                                                               "lost_kernel",
+                                                               "doorbells",
+                                                               "interrupts",
+                                                               "interrupts_lost",
+                                                               "dma_read_bytes",
+                                                               "dma_read_shared_bytes",
+                                                               "dma_write_bytes",
+                                                               "dma_write_shared_bytes",
+                                                               "tso_requests",
+                                                               "error_completions",
+                                                               "faults",
+                                                               "violations"};
 
 BoardFile::BoardFile(const std::string& path, bool create) {
   const auto fail = [&path](const char* step) {

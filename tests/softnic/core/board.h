@@ -37,7 +37,9 @@ enum class Counter : std::uint8_t {
   interrupts,         ///< events written to completion channels
   interrupts_lost,    ///< events kept back on request
   dma_read_bytes,
+  dma_read_shared_bytes,  ///< of them, from memory that other processes have as well
   dma_write_bytes,
+  dma_write_shared_bytes,
   tso_requests,
   error_completions,
   faults,      ///< faults injected

@@ -44,6 +44,11 @@ std::uint32_t MemoryTable::domain(std::uint32_t key) const noexcept {
   return slot == nullptr ? 0 : slot->region.domain;
 }
 
+bool MemoryTable::shared(std::uint32_t key) const noexcept {
+  const Slot* slot = find(key);
+  return slot != nullptr && slot->region.shared;
+}
+
 std::uint8_t* MemoryTable::translate(std::uint32_t key, std::uint64_t iova, std::uint64_t length, std::uint32_t domain,
                                      bool write) const noexcept {
   const Slot* slot = find(key);

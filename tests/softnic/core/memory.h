@@ -13,6 +13,7 @@ struct Region {
   std::uint64_t length = 0;   ///< bytes
   std::uint32_t domain = 0;   ///< protection domain it was registered with
   std::uint32_t access = 0;   ///< enum ibv_access_flags
+  bool shared = false;        ///< with other processes
 };
 
 /// Guarded by the lock of the context that owns it.
@@ -25,6 +26,8 @@ class MemoryTable {
   [[nodiscard]] bool remove(std::uint32_t key);
   /// Protection domain of region `key`, 0 where there is none.
   [[nodiscard]] std::uint32_t domain(std::uint32_t key) const noexcept;
+  /// Region `key` is memory that other processes have as well.
+  [[nodiscard]] bool shared(std::uint32_t key) const noexcept;
   /// The bytes [iova, iova + length) of region `key`, or nullptr where a NIC reports a local protection error: no such
   /// key, another domain, out of bounds, or no right to write.
   [[nodiscard]] std::uint8_t* translate(std::uint32_t key, std::uint64_t iova, std::uint64_t length,

@@ -20,8 +20,9 @@ bool may_lock_memory(std::uint64_t bytes) noexcept {
   return syscall(SYS_capget, &header, data) == 0 && (data[0].effective & 1U << CAP_IPC_LOCK) != 0;
 }
 
-bool can_pin(std::uint64_t start, std::uint64_t length, bool to_write) {
-  if (start + length < start) return false;
+Pinnable can_pin(std::uint64_t start, std::uint64_t length, bool to_write) {
+  if (start + length < start) return {};
+  bool shared = true;
   std::ifstream maps("/proc/self/maps");  // in the order of addresses
   std::uint64_t reached = start;
   for (std::string line; reached < start + length && std::getline(maps, line);) {
@@ -29,10 +30,11 @@ bool can_pin(std::uint64_t start, std::uint64_t length, bool to_write) {
     std::uint64_t to = 0;
     char rights[5]{};
     if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %4s", &from, &to, rights) != 3 || to <= reached) continue;
-    if (from > reached || rights[0] != 'r' || (to_write && rights[1] != 'w')) return false;
+    if (from > reached || rights[0] != 'r' || (to_write && rights[1] != 'w')) return {};
+    shared = shared && rights[3] == 's';
     reached = to;
   }
-  return reached >= start + length;
+  return {reached >= start + length, shared};
 }
 
 }  // namespace softnic

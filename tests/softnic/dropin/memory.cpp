@@ -28,7 +28,8 @@ ibv_mr* register_region(ibv_pd* pd, void* at, std::size_t length, std::uint64_t 
       (start ^ iova) % kPage != 0) {
     return refuse(EINVAL);
   }
-  if (!can_pin(start, length, (access & (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND)) != 0)) return refuse(EFAULT);
+  const Pinnable memory = can_pin(start, length, (access & (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND)) != 0);
+  if (!memory.allowed) return refuse(EFAULT);
   auto mr = std::make_unique<Mr>();
   const auto held = context.engine.lock();
   if (!may_lock_memory(context.pinned + length)) return refuse(ENOMEM);
@@ -37,7 +38,8 @@ ibv_mr* register_region(ibv_pd* pd, void* at, std::size_t length, std::uint64_t 
   mr->pd = pd;
   mr->addr = at;
   mr->length = mr->pinned = length;
-  mr->handle = mr->lkey = mr->rkey = context.engine.memory.add({start, seen, length, pd->handle, access});
+  mr->handle = mr->lkey = mr->rkey =
+      context.engine.memory.add({start, seen, length, pd->handle, access, memory.shared});
   context.pinned += length;
   ++static_cast<Pd*>(pd)->users;
   return mr.release();

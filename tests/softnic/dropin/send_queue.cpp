@@ -71,6 +71,7 @@ ibv_wc_status SendQueue::gather(const SendRequest& request) {
     std::memcpy(frame_.data() + gathered_, from, piece.length);
     gathered_ += piece.length;
     board_.count(Counter::dma_read_bytes, piece.length);
+    if (memory_.shared(piece.lkey)) board_.count(Counter::dma_read_shared_bytes, piece.length);
   }
   return IBV_WC_SUCCESS;
 }

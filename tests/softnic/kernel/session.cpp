@@ -1,17 +1,13 @@
 #include "tests/softnic/kernel/session.h"
 
 #include <infiniband/verbs.h>
-#include <linux/capability.h>
 #include <rdma/ib_user_verbs.h>
 #include <rdma/mlx5-abi.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cinttypes>
-#include <cstdio>
-#include <fstream>
+
+#include "tests/softnic/core/pinning.h"
 
 namespace softnic {
 namespace {
@@ -47,31 +43,6 @@ void fill(ib_uverbs_query_device_resp& out, const Board& board) {
   out.max_raw_ethy_qp = (board.features & Feature::kRawPacket) != 0 ? kMaxQueues : 0;
   out.max_pkeys = 1;
   out.phys_port_cnt = static_cast<std::uint8_t>(board.ports);
-}
-
-bool may_lock_memory(std::uint64_t bytes) {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || bytes <= limit.rlim_cur) return true;
-  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  __user_cap_data_struct data[2]{};
-  if (syscall(SYS_capget, &header, data) != 0) return false;
-  return (data[0].effective & 1U << CAP_IPC_LOCK) != 0;
-}
-
-/// Whether the kernel could pin the bytes: all are mapped, with the right to read them, and to write them where asked.
-bool can_pin(std::uint64_t start, std::uint64_t length, bool to_write) {
-  if (start + length < start) return false;
-  std::ifstream maps("/proc/self/maps");
-  std::uint64_t at = start;
-  for (std::string line; at < start + length && std::getline(maps, line);) {
-    std::uint64_t from = 0;
-    std::uint64_t to = 0;
-    char rights[5]{};
-    if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %4s", &from, &to, rights) != 3 || to <= at) continue;
-    if (from > at || rights[0] != 'r' || (to_write && rights[1] != 'w')) return false;
-    at = to;
-  }
-  return at >= start + length;
 }
 
 }  // namespace
@@ -332,10 +303,12 @@ int Session::reg_mr(Command& command) {
     return EINVAL;
   }
   const bool to_write = (core.access_flags & (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND)) != 0;
-  if (!can_pin(core.start, core.length, to_write)) return EFAULT;
+  const Pinnable memory = can_pin(core.start, core.length, to_write);
+  if (!memory.allowed) return EFAULT;
   if (!may_lock_memory(pinned_bytes_ + core.length)) return ENOMEM;
   const std::uint64_t iova = (core.access_flags & IBV_ACCESS_ZERO_BASED) != 0 ? core.start % kPage : core.hca_va;
-  const std::uint32_t key = nic_.memory.add({core.start, iova, core.length, core.pd_handle, core.access_flags});
+  const std::uint32_t key =
+      nic_.memory.add({core.start, iova, core.length, core.pd_handle, core.access_flags, memory.shared});
   regions_[key] = core.length;
   pinned_bytes_ += core.length;
   ++domain->second;

@@ -118,6 +118,7 @@ bool ReceiveQueue::receive(const Delivery& to, Bytes frame, const Headers& heade
     std::uint8_t* bytes = memory_.translate(part.key, part.address, part.bytes, identity_.domain, true);
     if (bytes == nullptr) return fail(MLX5_CQE_SYNDROME_LOCAL_PROT_ERR, Counter::drop_protection);
     const std::size_t length = std::min<std::size_t>(part.bytes, total - done);
+    if (memory_.shared(part.key)) board_.count(Counter::dma_write_shared_bytes, length);
     const std::size_t before = done < hole ? std::min(length, hole - done) : 0;
     std::memcpy(bytes, frame.data() + done, before);
     std::memcpy(bytes + before, frame.data() + done + before + 4, length - before);

@@ -154,6 +154,7 @@ std::uint8_t SendQueue::gather(const std::uint8_t* at, const std::uint8_t* end) 
       if (from == nullptr) return MLX5_CQE_SYNDROME_LOCAL_PROT_ERR;
       at += kSegment;
       board_.count(Counter::dma_read_bytes, length);
+      if (memory_.shared(be32toh(raw.lkey))) board_.count(Counter::dma_read_shared_bytes, length);
     }
     if (length > scratch_.frame.size() - gathered_) return MLX5_CQE_SYNDROME_LOCAL_LENGTH_ERR;
     std::memcpy(scratch_.frame.data() + gathered_, from, length);
