@@ -31,6 +31,7 @@ Change<UplinkSpec> compare(const UplinkSpec& before, const UplinkSpec& after) {
   Comparison<UplinkSpec> comparison(before, after);
   comparison.key("netdev", &UplinkSpec::netdev, true);
   comparison.key("driver", &UplinkSpec::driver, true);
+  comparison.key("direct", &UplinkSpec::direct, true);
   return comparison.change();
 }
 

@@ -57,6 +57,7 @@ UplinkSpec read_uplink(const std::string& name, const json& uplink) {
   spec.netdev = uplink.value("netdev", spec.netdev);
   spec.driver = by_word(uplink.value("driver", to_string(spec.driver)),
                         {UplinkDriver::automatic, UplinkDriver::af_packet, UplinkDriver::verbs});
+  spec.direct = uplink.value("direct", spec.direct);
   return spec;
 }
 

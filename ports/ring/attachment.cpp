@@ -6,7 +6,7 @@
 
 namespace vswitch {
 
-Attachment::Attachment(const vswitch_geometry& geometry, std::size_t first_worker)
+Attachment::Attachment(const vswitch_geometry& geometry, std::size_t first_worker, bool lets_keep)
     : switch_fd_(make_sealed_memory("vswitch-ring-switch", vswitch_switch_memory_bytes(&geometry))),
       tenant_fd_(make_sealed_memory("vswitch-ring-tenant", vswitch_tenant_memory_bytes(&geometry))),
       switch_memory_(Mapping::shared(switch_fd_.get(), vswitch_switch_memory_bytes(&geometry), true)),
@@ -17,7 +17,7 @@ Attachment::Attachment(const vswitch_geometry& geometry, std::size_t first_worke
     open_wake();
     auto* own = reinterpret_cast<vswitch_consumer_lines*>(switch_memory_.data() + vswitch_tx_consumer_offset(q));
     TxRing& tx = workers_[(first_worker + q) % workers_.size()].tx.emplace_back(
-        tenant_memory_.data() + vswitch_tx_producer_offset(&geometry, q), *own, geometry);
+        tenant_memory_.data() + vswitch_tx_producer_offset(&geometry, q), *own, geometry, lets_keep);
     tx.arm();  // the worker may sleep on this port: the first frame must signal
     for (std::uint32_t w = 0; w < geometry.rx_rings; ++w) {
       auto* peer = reinterpret_cast<vswitch_consumer_lines*>(tenant_memory_.data() +

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "ports/client/include/vswitch/ring.h"
@@ -14,7 +15,8 @@ namespace vswitch {
 class Attachment {
  public:
   /// Throws Error. @param first_worker worker that polls TX ring 0; ring q is polled by (first_worker + q) mod rx_rings
-  Attachment(const vswitch_geometry& geometry, std::size_t first_worker);
+  /// @param lets_keep frames that the tenant sends may be kept (Frame::kept)
+  Attachment(const vswitch_geometry& geometry, std::size_t first_worker, bool lets_keep);
 
   [[nodiscard]] WorkerRings& worker(std::size_t w) noexcept { return workers_[w]; }
   /// The client's descriptors: the memories, and per queue pair the socket it is woken by. Closed by close_files().
@@ -22,6 +24,8 @@ class Attachment {
   [[nodiscard]] int tenant_fd() const noexcept { return tenant_fd_.get(); }
   [[nodiscard]] int tenant_wake_fd(std::size_t queue) const noexcept { return tenant_wakes_[queue].get(); }
   void close_files() noexcept;
+  /// All of what the tenant can write.
+  [[nodiscard]] std::span<std::byte> tenant_memory() const noexcept { return tenant_memory_.bytes(); }
 
  private:
   void open_wake();

@@ -101,6 +101,7 @@ PortStatus RingPort::status() const {
   const OffloadCaps missing = permitted_.without(granted_);
   if (client_.valid()) {
     status.detail += ", attached by pid " + std::to_string(peer_.pid) + " uid " + std::to_string(peer_.uid);
+    if (const std::string how = context_.arenas.how(arena_); !how.empty()) status.detail += ", " + how;
     if (missing != OffloadCaps{}) status.offloads_why_not = "the tenant does not ask for " + to_string(missing);
   } else {
     status.detail += ", nobody attached";
@@ -238,7 +239,10 @@ void RingPort::answer(int socket, const vswitch_welcome& welcome, const std::vec
 void RingPort::attach(Fd& socket, const vswitch_hello& hello, const ucred& peer) {
   vswitch_welcome welcome = welcome_with(0, "");
   const vswitch_geometry geometry{welcome.queues, welcome.rx_rings, welcome.ring_frames, welcome.arena_bytes};
-  attachment_ = std::make_unique<Attachment>(geometry, first_worker_);
+  const bool lets_keep = context_.arenas.user_of(spec_.uplink) != nullptr;
+  attachment_ = std::make_unique<Attachment>(geometry, first_worker_, lets_keep);
+  arena_ = {spec_.uplink, spec_.full_name(), attachment_->tenant_memory()};
+  context_.arenas.add(arena_);
   std::vector<int> fds{attachment_->switch_fd(), attachment_->tenant_fd()};
   for (std::uint32_t q = 0; q < geometry.queues; ++q)
     fds.push_back(queues_[(first_worker_ + q) % queues_.size()]->wait_fd());
@@ -327,6 +331,7 @@ void RingPort::detach() noexcept {
   }
   asked_ = granted_ = {};
   context_.quiescence.wait();
+  context_.arenas.remove(arena_);
   attachment_.reset();
   context_.reactor.cancel(client_watch_);
   client_watch_ = 0;

@@ -64,6 +64,7 @@ class RingPort final : public Port {
   Reactor::Handle listener_watch_ = 0;  ///< or the timer after which it is watched again
   std::map<int, Caller> callers_;
   std::unique_ptr<Attachment> attachment_;
+  Arena arena_;  ///< the tenant memory of `attachment_`
   Fd client_;
   Reactor::Handle client_watch_ = 0;  ///< or the timer after which it is watched again
   Nanoseconds next_request_ = 0;      ///< the client is not heard before

@@ -97,8 +97,9 @@ bool RingQueue::arm() noexcept {
   WorkerRings& rings = attachment->worker(worker_);
   for (TxRing& ring : rings.tx) ring.arm();
   std::atomic_thread_fence(std::memory_order_seq_cst);  // the tenant releases head, then looks at need_wake
-  for (const TxRing& ring : rings.tx) {
-    if (ring.has_work()) return false;
+  for (TxRing& ring : rings.tx) {
+    // What is kept comes back without a signal, and the tenant may wait for the room.
+    if (ring.has_work() || !ring.settle()) return false;
   }
   return true;
 }

@@ -67,27 +67,33 @@ inline void prefetch_rest(const Frame& frame) noexcept {
 
 }  // namespace
 
-TxRing::TxRing(std::byte* block, vswitch_consumer_lines& own, const vswitch_geometry& geometry) noexcept
+TxRing::TxRing(std::byte* block, vswitch_consumer_lines& own, const vswitch_geometry& geometry, bool lets_keep)
     : head_(&reinterpret_cast<vswitch_producer_line*>(block)->head),
       descriptors_(block + vswitch_descriptors_offset()),
       arena_(block + vswitch_arena_offset(&geometry)),
       own_(&own),
       mask_(geometry.ring_frames - 1),
-      arena_bytes_(geometry.arena_bytes) {}
+      arena_bytes_(geometry.arena_bytes),
+      kept_(lets_keep ? std::make_unique<Kept[]>(geometry.ring_frames) : nullptr) {}
 
 std::size_t TxRing::receive(Burst& out, std::uint16_t vlan, PortCounters& counters) noexcept {
-  const std::uint32_t available = load_acquire(*head_) - tail_;
+  if (tail_ != next_) [[unlikely]]
+    settle();
+  const std::uint32_t head = load_acquire(*head_);
+  const std::uint32_t available = head - next_;
   if (available == 0) return 0;
-  if (available > mask_ + 1) [[unlikely]] {
+  if (head - tail_ > mask_ + 1) [[unlikely]] {
     counters.drop(Drop::ring_corrupt);
-    lent_ = available;
+    lent_ = tail_ == next_ ? available : 0;  // else when nothing is kept any more: a slot must not be lent twice
     return 1;
   }
+  // Half of the ring is always there for frames that are not kept, however slow the device.
+  Kept* const kept = next_ - tail_ <= mask_ / 2 ? kept_.get() : nullptr;
   const auto count = static_cast<std::uint32_t>(std::min<std::size_t>(available, out.room()));
   const std::byte* const arena = arena_;  // locals: the stores below could alias members, as far as the compiler knows
   const std::uint32_t arena_bytes = arena_bytes_;
   const std::uint32_t mask = mask_;
-  const std::uint32_t first = tail_;
+  const std::uint32_t first = next_;
   lent_ = count;
   for (std::uint32_t i = 0; i < count; ++i) {
     const std::byte* descriptor = descriptors_ + std::size_t{(first + i) & mask} * sizeof(vswitch_descriptor);
@@ -109,6 +115,7 @@ std::size_t TxRing::receive(Burst& out, std::uint16_t vlan, PortCounters& counte
     frame.header_bytes = static_cast<std::uint16_t>(std::min<std::size_t>(length, kHeaderBytes));
     frame.vlan = 0;
     frame.offload = {};
+    if (kept != nullptr) frame.kept = &kept[(first + i) & mask];
     if ((meta | vlan) == 0 || admit(frame, meta, vlan, counters)) [[likely]]
       out.add();
   }
@@ -124,13 +131,26 @@ bool TxRing::admit(Frame& frame, std::uint64_t meta, std::uint16_t vlan, PortCou
 
 void TxRing::release() noexcept {
   if (lent_ == 0) return;
-  tail_ += lent_;
+  next_ += lent_;
   lent_ = 0;
-  store_release(own_->tail, tail_);
+  settle();
   if (armed_) {
     armed_ = false;
     std::atomic_ref(own_->need_wake).store(0, std::memory_order_relaxed);
   }
+}
+
+bool TxRing::settle() noexcept {
+  std::uint32_t tail = next_;
+  if (kept_) {
+    tail = tail_;
+    while (tail != next_ && !kept_[tail & mask_].load(std::memory_order_acquire)) ++tail;
+  }
+  if (tail != tail_) {
+    tail_ = tail;
+    store_release(own_->tail, tail);
+  }
+  return tail == next_;
 }
 
 void TxRing::arm() noexcept {
@@ -139,7 +159,7 @@ void TxRing::arm() noexcept {
   std::atomic_ref(own_->need_wake).store(armed_serial_, std::memory_order_relaxed);
 }
 
-bool TxRing::has_work() const noexcept { return load_acquire(*head_) != tail_; }
+bool TxRing::has_work() const noexcept { return load_acquire(*head_) != next_; }
 
 RxRing::RxRing(std::byte* block, vswitch_consumer_lines& peer, const vswitch_geometry& geometry, int wake_fd)
     : line_(reinterpret_cast<vswitch_producer_line*>(block)),

@@ -22,12 +22,15 @@ namespace vswitch {
 /// Tenant to switch, consumed here. One worker.
 class TxRing {
  public:
-  TxRing(std::byte* producer_block, vswitch_consumer_lines& own, const vswitch_geometry& geometry) noexcept;
+  /// @param lets_keep frames are lent to be kept (Frame::kept)
+  TxRing(std::byte* producer_block, vswitch_consumer_lines& own, const vswitch_geometry& geometry, bool lets_keep);
 
   /// Lends frames; see Queue::receive(). @param vlan the port's access VLAN, 0: none
   std::size_t receive(Burst& out, std::uint16_t vlan, PortCounters& counters) noexcept;
-  /// Gives back all that was lent.
+  /// Gives back what was lent, but for what is kept, and what follows it.
   void release() noexcept;
+  /// Gives back what is kept no longer. @return true: nothing is kept
+  bool settle() noexcept;
   /// Asks the producer to signal the next frame. release() takes it back when frames came.
   void arm() noexcept;
   [[nodiscard]] bool has_work() const noexcept;
@@ -41,10 +44,12 @@ class TxRing {
   vswitch_consumer_lines* own_;   ///< switch memory
   std::uint32_t mask_;
   std::uint32_t arena_bytes_;
-  std::uint32_t tail_ = 0;
+  std::uint32_t tail_ = 0;  ///< published: given back
+  std::uint32_t next_ = 0;  ///< to be lent next; from tail_ on it is kept, or waits for what is
   std::uint32_t lent_ = 0;
   std::uint32_t armed_serial_ = 0;
   bool armed_ = false;
+  std::unique_ptr<Kept[]> kept_;  ///< per slot; empty: frames are not to be kept
 };
 
 /// Switch to tenant, produced here. One worker.

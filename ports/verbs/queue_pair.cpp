@@ -30,7 +30,7 @@ Verbs<ibv_qp> create_queue_pair(const Device& device, const QueuePairRequest& re
   attributes.send_cq = request.send_cq;
   attributes.recv_cq = request.receive_cq;
   attributes.cap.max_send_wr = request.send_requests;
-  attributes.cap.max_send_sge = request.send_requests != 0 ? 1 : 0;
+  attributes.cap.max_send_sge = request.send_requests != 0 ? kSendPieces : 0;
   attributes.cap.max_recv_wr = request.receive_requests;
   attributes.cap.max_recv_sge = request.receive_requests != 0 ? 1 : 0;
   if (request.tso_header_bytes != 0) {

@@ -6,6 +6,9 @@
 
 namespace vswitch::verbs {
 
+/// Pieces of memory that a frame is sent from: the header copy, and the tenant's memory.
+inline constexpr std::uint32_t kSendPieces = 2;
+
 /// A raw packet queue pair to be made. Zero requests: that side is not used.
 struct QueuePairRequest {
   ibv_cq* send_cq = nullptr;

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "vswitch/base/error.h"
@@ -41,8 +43,10 @@ Verbs<ibv_cq_ex> open_cq(const Device& device, ibv_comp_channel* channel, bool v
 
 }  // namespace
 
-QueueSet::QueueSet(const Device& device, std::uint32_t stride, Quiescence& quiescence, int trouble_fd)
+QueueSet::QueueSet(const Device& device, const DirectMemory& direct, std::uint32_t stride, Quiescence& quiescence,
+                   int trouble_fd)
     : device_(device),
+      direct_(direct),
       stride_(stride),
       quiescence_(quiescence),
       trouble_fd_(trouble_fd),
@@ -139,7 +143,7 @@ void QueueSet::release() noexcept {
 
 std::size_t QueueSet::transmit(std::span<const Frame* const> frames, PortCounters& counters) noexcept {
   SendPair& sender = *published_sender_.load();
-  const std::size_t taken = sender.transmit(frames, counters);
+  const std::size_t taken = sender.transmit(frames, direct_.regions(), counters);
   if (sender.dead()) mark_broken(kSender);
   return taken;
 }
@@ -161,7 +165,9 @@ void QueueSet::drain_events() noexcept {
 
 bool QueueSet::arm() noexcept {
   if (std::exchange(armed_, false)) drain_events();
-  if (has_kept_ || ibv_req_notify_cq(ibv_cq_ex_to_cq(cq_.get()), 0) != 0) return false;
+  // What is kept has to go back to tenants when the device is done with it, of which no event tells.
+  if (published_sender_.load()->keeps() || has_kept_ || ibv_req_notify_cq(ibv_cq_ex_to_cq(cq_.get()), 0) != 0)
+    return false;
   came_ = false;
   // A completion that came before the request makes no event (ibv_req_notify_cq(3)): look once more.
   ibv_poll_cq_attr none{};
@@ -236,8 +242,21 @@ void QueueSet::replace_sender() {
   auto fresh = std::make_unique<SendPair>(device_);
   published_sender_.replace(fresh.get());
   quiescence_.wait();
-  sender_ = std::move(fresh);
+  std::swap(sender_, fresh);
+  fresh->abandon();
+  lost_sends_ += fresh->lost();
   broken_[kSender].store(false, std::memory_order_release);
+}
+
+void QueueSet::finish_kept() {
+  constexpr std::chrono::microseconds kNap{50};
+  constexpr int kNaps = 1000;
+  const std::uint64_t last = sender_->last_kept();
+  for (int i = 0; i < kNaps; ++i) {
+    if (sender_->completed() >= last) return;
+    std::this_thread::sleep_for(kNap);
+  }
+  replace_sender();
 }
 
 // The new pair has the rules before the old one loses them: nothing of it goes to the kernel in between.

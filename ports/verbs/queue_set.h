@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ports/verbs/device.h"
+#include "ports/verbs/direct_memory.h"
 #include "ports/verbs/handle.h"
 #include "ports/verbs/receive_pair.h"
 #include "ports/verbs/send_pair.h"
@@ -34,9 +35,10 @@ class QueueSet {
   /// Receive pairs of one worker, the shared one included.
   static constexpr std::uint32_t kMostPairs = 128;
 
-  /// Control thread. @param stride bytes of a receive buffer; @param trouble_fd an eventfd that is written when a pair
-  /// broke. Throws Error.
-  QueueSet(const Device& device, std::uint32_t stride, Quiescence& quiescence, int trouble_fd);
+  /// Control thread. @param direct outlives this; @param stride bytes of a receive buffer; @param trouble_fd an eventfd
+  /// that is written when a pair broke. Throws Error.
+  QueueSet(const Device& device, const DirectMemory& direct, std::uint32_t stride, Quiescence& quiescence,
+           int trouble_fd);
 
   // The worker's side; see Queue in vswitch/core/port.h.
   [[nodiscard]] std::size_t receive(Burst& out, PortCounters& counters) noexcept;
@@ -54,6 +56,12 @@ class QueueSet {
   [[nodiscard]] std::size_t pairs() const noexcept { return owned_.size(); }
   [[nodiscard]] int channel_fd() const noexcept { return channel_->fd; }
   [[nodiscard]] const DeviceCounters& device_counters() const noexcept { return device_counters_; }
+
+  /// Waits until the device read all frames that are kept; what it does not read soon, it never will: the pair is
+  /// replaced. What a worker has posted since is waited for as well. Throws Error when that fails.
+  void finish_kept();
+  /// Requests to send that were lost with a pair that broke.
+  [[nodiscard]] std::uint64_t lost_sends() const noexcept { return lost_sends_ + sender_->lost(); }
 
   /// An async event said that this pair broke. @return false: no such pair here
   bool mark_broken(const ibv_qp* qp) noexcept;
@@ -89,6 +97,7 @@ class QueueSet {
   [[nodiscard]] ReceivePair* replace_pair(std::size_t position);
 
   const Device& device_;
+  const DirectMemory& direct_;
   const std::uint32_t stride_;
   Quiescence& quiescence_;
   const int trouble_fd_;
@@ -98,6 +107,7 @@ class QueueSet {
   std::unique_ptr<SendPair> sender_;                 // control thread
   std::vector<std::unique_ptr<ReceivePair>> owned_;  // control thread; the first is the shared one
   std::uint32_t next_generation_ = 0;
+  std::uint64_t lost_sends_ = 0;  // of senders before this one
   Published<SendPair> published_sender_;
   std::array<std::atomic<ReceivePair*>, kMostPairs> pairs_{};  // by tag % kMostPairs
   std::array<std::atomic<bool>, kMostPairs + 1> broken_{};

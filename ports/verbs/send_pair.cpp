@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <utility>
 
-#include "ports/verbs/queue_pair.h"
 #include "vswitch/base/error.h"
 #include "vswitch/core/copy_out.h"
 #include "vswitch/core/vlan.h"
@@ -58,11 +59,11 @@ std::uint64_t SendPair::allocate(std::size_t bytes) noexcept {
 }
 
 void SendPair::describe(std::size_t i, std::uint64_t place, std::size_t bytes) noexcept {
-  pieces_[i] = {reinterpret_cast<std::uint64_t>(memory_.data() + place % kMemoryBytes),
-                static_cast<std::uint32_t>(bytes), region_->lkey};
+  pieces_[i][0] = {reinterpret_cast<std::uint64_t>(memory_.data() + place % kMemoryBytes),
+                   static_cast<std::uint32_t>(bytes), region_->lkey};
   ibv_send_wr& request = requests_[i];
   request.wr_id = posted_ + i;
-  request.sg_list = &pieces_[i];
+  request.sg_list = pieces_[i].data();
   request.num_sge = bytes != 0 ? 1 : 0;
   request.opcode = IBV_WR_SEND;
   request.send_flags = 0;
@@ -71,23 +72,63 @@ void SendPair::describe(std::size_t i, std::uint64_t place, std::size_t bytes) n
     signaled_at_ = head_;
   }
   ends_[request.wr_id % kRequests] = head_;
+  kept_[request.wr_id % kRequests] = nullptr;
+}
+
+const SendRegion* SendPair::region_of(const Frame& frame) noexcept {
+  if (frame.kept == nullptr || frame.length == frame.header_bytes || frame.finish != Finish::none ||
+      frame.kept->load(std::memory_order_relaxed)) {
+    return nullptr;
+  }
+  const std::span<const std::byte> rest = frame.rest();
+  if (last_region_ != nullptr && last_region_->holds(rest.data(), rest.size())) return last_region_;
+  const auto behind = std::upper_bound(regions_->begin(), regions_->end(), rest.data(),
+                                       [](const std::byte* at, const SendRegion& region) { return at < region.first; });
+  if (behind == regions_->begin() || !std::prev(behind)->holds(rest.data(), rest.size())) return nullptr;
+  last_region_ = &*std::prev(behind);
+  return last_region_;
+}
+
+void SendPair::gather(std::size_t i, const Frame& frame, const SendRegion& from) noexcept {
+  const std::span<const std::byte> rest = frame.rest();
+  ibv_send_wr& request = requests_[i];
+  pieces_[i][static_cast<std::size_t>(request.num_sge++)] = {reinterpret_cast<std::uint64_t>(rest.data()),
+                                                             static_cast<std::uint32_t>(rest.size()), from.key};
+  kept_[request.wr_id % kRequests] = frame.kept;
+  frame.kept->store(true, std::memory_order_relaxed);
+  gathers_ = true;
+}
+
+void SendPair::give_back(std::uint64_t from, std::uint64_t to) noexcept {
+  for (; from != to; ++from) {
+    if (Kept* kept = std::exchange(kept_[from % kRequests], nullptr); kept != nullptr)
+      kept->store(false, std::memory_order_release);
+  }
 }
 
 bool SendPair::compose(const Frame& frame, std::size_t i, PortCounters& counters) noexcept {
   if (frame.left_to_do().is_gso()) return compose_tso(frame, i);
   const bool insert_tag = frame.vlan != 0;
-  const std::size_t bytes = copied_length(frame, insert_tag);
-  const std::uint64_t place = allocate(bytes);
-  if (place == kNoRoom) return false;
-  Frame out = frame;
   const bool unfinished = frame.left_to_do().needs_checksum();
   const bool by_device = unfinished && capabilities_.checksum && device_computes(frame);
-  if (unfinished && !by_device) {
-    out.finish = Finish::checksum;
-    counters.sw_checksum.add(1);
-  }
-  copy_out(memory_.data() + place % kMemoryBytes, out, insert_tag);
+  const bool in_software = unfinished && !by_device;
+  const SendRegion* const from = in_software ? nullptr : region_of(frame);
+  const std::size_t bytes = copied_length(frame, insert_tag) - (from != nullptr ? frame.rest().size() : 0);
+  const std::uint64_t place = allocate(bytes);
+  if (place == kNoRoom) return false;
+  std::byte* const to = memory_.data() + place % kMemoryBytes;
   describe(i, place, bytes);
+  if (from != nullptr) {
+    copy_out_header(to, frame, insert_tag);
+    gather(i, frame, *from);
+  } else if (in_software) {
+    Frame out = frame;
+    out.finish = Finish::checksum;
+    copy_out(to, out, insert_tag);
+    counters.sw_checksum.add(1);
+  } else {
+    copy_out(to, frame, insert_tag);
+  }
   if (by_device) requests_[i].send_flags |= IBV_SEND_IP_CSUM;
   return true;
 }
@@ -95,14 +136,20 @@ bool SendPair::compose(const Frame& frame, std::size_t i, PortCounters& counters
 // The device wants the headers beside the payload; the header copy, which was judged, is what it gets.
 bool SendPair::compose_tso(const Frame& frame, std::size_t i) noexcept {
   const std::size_t header_bytes = offload_header_length(frame.offload, {frame.header, frame.header_bytes});
-  const std::size_t payload = frame.length - header_bytes;
-  const std::uint64_t place = allocate(payload);
+  const std::size_t in_copy = frame.header_bytes - header_bytes;  // payload that the header copy has
+  const std::span<const std::byte> rest = frame.rest();
+  const SendRegion* const from = region_of(frame);
+  const std::size_t bytes = in_copy + (from != nullptr ? 0 : rest.size());
+  const std::uint64_t place = allocate(bytes);
   if (place == kNoRoom) return false;
   std::byte* to = memory_.data() + place % kMemoryBytes;
-  const std::size_t in_header = frame.header_bytes - header_bytes;
-  std::memcpy(to, frame.header + header_bytes, in_header);
-  const std::span<const std::byte> rest = frame.rest();
-  if (!rest.empty()) std::memcpy(to + in_header, rest.data(), rest.size());
+  std::memcpy(to, frame.header + header_bytes, in_copy);
+  describe(i, place, bytes);
+  if (from != nullptr) {
+    gather(i, frame, *from);
+  } else if (!rest.empty()) {
+    std::memcpy(to + in_copy, rest.data(), rest.size());
+  }
   std::byte* header = headers_[i].data();
   std::size_t written = 0;
   if (frame.vlan != 0) {
@@ -113,7 +160,6 @@ bool SendPair::compose_tso(const Frame& frame, std::size_t i) noexcept {
     header += kVlanTagBytes;
   }
   std::memcpy(header + written, frame.header + written, header_bytes - written);
-  describe(i, place, payload);
   ibv_send_wr& request = requests_[i];
   request.opcode = IBV_WR_TSO;
   request.send_flags |= IBV_SEND_IP_CSUM;
@@ -123,14 +169,18 @@ bool SendPair::compose_tso(const Frame& frame, std::size_t i) noexcept {
   return true;
 }
 
-std::size_t SendPair::transmit(std::span<const Frame* const> frames, PortCounters& counters) noexcept {
-  if (posted_ - completed_ > kRequests / 2) reclaim();
+std::size_t SendPair::transmit(std::span<const Frame* const> frames, const SendRegions& regions,
+                               PortCounters& counters) noexcept {
+  regions_ = &regions;
+  last_region_ = nullptr;
+  if (posted_ - completed_.load(std::memory_order_relaxed) > kRequests / 2) reclaim();
   std::size_t taken = 0;
   while (taken < frames.size() && !dead_) {
-    const std::size_t room = kRequests - static_cast<std::size_t>(posted_ - completed_);
+    const std::size_t room = kRequests - static_cast<std::size_t>(posted_ - completed_.load(std::memory_order_relaxed));
     const std::size_t wanted = std::min({frames.size() - taken, kBurstFrames, room});
     const std::uint64_t head_before = head_;
     std::size_t count = 0;
+    gathers_ = false;
     while (count < wanted && compose(*frames[taken + count], count, counters)) ++count;
     const std::size_t sent = post(count, head_before);
     taken += sent;
@@ -147,6 +197,10 @@ std::size_t SendPair::post(std::size_t count, std::uint64_t head_before) noexcep
   if (count == 0) return 0;
   for (std::size_t i = 0; i + 1 < count; ++i) requests_[i].next = &requests_[i + 1];
   requests_[count - 1].next = nullptr;
+  if (gathers_) {
+    requests_[count - 1].send_flags |= IBV_SEND_SIGNALED;  // what is kept comes back as soon as it can
+    signaled_at_ = head_;
+  }
   ibv_send_wr* refused = nullptr;
   std::size_t sent = count;
   if (ibv_post_send(qp_.get(), requests_.data(), &refused) != 0) {
@@ -154,8 +208,10 @@ std::size_t SendPair::post(std::size_t count, std::uint64_t head_before) noexcep
     // What was not posted leaves no trace: its bytes are free, and no completion is expected of it.
     head_ = sent == 0 ? head_before : ends_[(posted_ + sent - 1) % kRequests];
     signaled_at_ = std::min(signaled_at_, tail_);  // perhaps it was among them: ask again soon
+    give_back(posted_ + sent, posted_ + count);
   }
   posted_ += sent;
+  if (gathers_) last_kept_.store(posted_, std::memory_order_release);
   return sent;
 }
 
@@ -163,19 +219,30 @@ bool SendPair::reclaim() noexcept {
   std::array<ibv_wc, 16> done;
   int count = 0;
   do {
-    count = ibv_poll_cq(cq_.get(), static_cast<int>(done.size()), done.data());
+    count = dead_ ? 0 : ibv_poll_cq(cq_.get(), static_cast<int>(done.size()), done.data());
     for (int i = 0; i < count; ++i) {
       const ibv_wc& completion = done[static_cast<std::size_t>(i)];
       if (completion.status != IBV_WC_SUCCESS) {
         dead_ = true;
+        lost_.add(posted_ - completion.wr_id);  // a request that did not ask for a completion gets one by its failure
         return false;
       }
-      completed_ = completion.wr_id + 1;
+      const std::uint64_t before = completed_.load(std::memory_order_relaxed);
+      if (last_kept_.load(std::memory_order_relaxed) > before) give_back(before, completion.wr_id + 1);
+      completed_.store(completion.wr_id + 1, std::memory_order_release);
       tail_ = ends_[completion.wr_id % kRequests];
     }
   } while (count == static_cast<int>(done.size()));
   dead_ = dead_ || count < 0;
   return !dead_;
+}
+
+void SendPair::abandon() noexcept {
+  if (!qp_) return;
+  reclaim();
+  qp_.reset();
+  if (!dead_) lost_.add(posted_ - completed_.load());
+  give_back(completed_.load(), posted_);
 }
 
 }  // namespace vswitch::verbs

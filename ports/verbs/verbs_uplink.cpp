@@ -48,6 +48,7 @@ void VerbsUplink::start() {
     now.monitor_watch = context_.reactor.watch(now.monitor.get(), [this] { on_netdev_change(); });
     now.trouble_watch = context_.reactor.watch(now.trouble.get(), [this] { on_trouble(); });
     look_again();
+    context_.arenas.add_user(*this);
   } catch (...) {
     stop();
     throw;
@@ -56,6 +57,7 @@ void VerbsUplink::start() {
 
 void VerbsUplink::stop() noexcept {
   if (!running_) return;
+  context_.arenas.remove_user(*this);
   const Running& now = *running_;
   for (const Reactor::Handle handle : {now.monitor_watch, now.trouble_watch, now.retry_timer, now.look_timer}) {
     context_.reactor.cancel(handle);
@@ -71,14 +73,17 @@ VerbsUplink::Running& VerbsUplink::running() const {
 
 void VerbsUplink::open_device() {
   Running& now = *running_;
-  auto opened = std::make_unique<Opened>(verbs::port_of_netdev(now.last->name));
+  auto opened = std::make_unique<Opened>(verbs::port_of_netdev(now.last->name), context_.quiescence);
   const ibv_context* device = opened->device.context();
   const int flags = ::fcntl(device->async_fd, F_GETFL);
   if (::fcntl(device->async_fd, F_SETFL, flags | O_NONBLOCK) != 0)
     throw_errno("set up events of", opened->device.name());
   for (std::size_t w = 0; w < context_.workers; ++w) {
-    opened->sets.push_back(
-        std::make_unique<QueueSet>(opened->device, stride_for(now.mtu), context_.quiescence, now.trouble.get()));
+    opened->sets.push_back(std::make_unique<QueueSet>(opened->device, opened->direct, stride_for(now.mtu),
+                                                      context_.quiescence, now.trouble.get()));
+  }
+  for (const Arena* arena : context_.arenas.present()) {
+    if (spec_.direct && arena->uplink == spec_.name) opened->direct.add(*arena);
   }
   const verbs::Capabilities& can = opened->device.capabilities();
   now.opened = std::move(opened);
@@ -110,6 +115,28 @@ void VerbsUplink::close_device() noexcept {
   }
   context_.quiescence.wait();
   now.opened.reset();
+}
+
+void VerbsUplink::arena_came(const Arena& arena) noexcept {
+  if (spec_.direct && running_->opened) running_->opened->direct.add(arena);
+}
+
+void VerbsUplink::arena_goes(const Arena& arena) noexcept {
+  if (!running_->opened) return;
+  const verbs::Verbs<ibv_mr> region = running_->opened->direct.withdraw(arena);
+  if (!region) return;
+  try {
+    for (const auto& set : running_->opened->sets) set->finish_kept();
+  } catch (const Error& error) {
+    lose_device(error.what());
+  }
+}
+
+std::string VerbsUplink::how(const Arena& arena) const {
+  if (!spec_.direct) return "staged: uplink " + spec_.name + " has \"direct\": false";
+  if (!running_->opened) return "staged: uplink " + spec_.name + " has lost its device";
+  const std::string why_not = running_->opened->direct.why_not(arena);
+  return why_not.empty() ? "sends directly" : "staged: " + why_not;
 }
 
 void VerbsUplink::lose_device(const std::string& why) {
@@ -279,6 +306,9 @@ PortStatus VerbsUplink::status() const {
   mention(sum(&verbs::DeviceCounters::stripped_tags), "tags stripped in software");
   mention(sum(&verbs::DeviceCounters::receive_errors), "receive errors");
   mention(sum(&verbs::DeviceCounters::lost_events), "interrupts lost");
+  std::uint64_t lost_sends = 0;
+  for (const auto& set : opened.sets) lost_sends += set->lost_sends();
+  mention(lost_sends, "frames lost with queue pairs that broke");
   mention(now.pairs_replaced, "queue pairs replaced");
   mention(now.reopened, "times opened again");
   if (!status.link_up) status.detail += ", the port is down";

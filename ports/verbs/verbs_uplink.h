@@ -10,10 +10,12 @@
 #include "netlink/memberships.h"
 #include "netlink/netdev.h"
 #include "ports/verbs/device.h"
+#include "ports/verbs/direct_memory.h"
 #include "ports/verbs/flow.h"
 #include "ports/verbs/queue_set.h"
 #include "ports/verbs/verbs_queue.h"
 #include "vswitch/base/fd.h"
+#include "vswitch/core/arena.h"
 #include "vswitch/core/port.h"
 #include "vswitch/core/port_context.h"
 #include "vswitch/core/spec.h"
@@ -30,7 +32,7 @@ namespace vswitch {
 ///
 /// Trouble. A pair that broke is replaced while the others go on. When the device is gone or a queue of completions
 /// broke, everything on the device is closed, and opened again every kRetry until that works.
-class VerbsUplink final : public Uplink {
+class VerbsUplink final : public Uplink, private ArenaUser {
  public:
   /// @param context outlives the uplink; its network namespace is the calling thread's at start()
   VerbsUplink(const UplinkSpec& spec, PortContext& context);
@@ -54,8 +56,9 @@ class VerbsUplink final : public Uplink {
   };
   /// What is open on the device; goes and comes back with it.
   struct Opened {
-    explicit Opened(const RdmaPort& port) : device(port) {}
+    Opened(const RdmaPort& port, Quiescence& quiescence) : device(port), direct(device, quiescence) {}
     verbs::Device device;
+    verbs::DirectMemory direct;
     std::vector<std::unique_ptr<verbs::QueueSet>> sets;  ///< one a worker
     std::map<verbs::FlowRule, Place> rules;
     Reactor::Handle async_watch = 0;
@@ -76,6 +79,11 @@ class VerbsUplink final : public Uplink {
     Reactor::Handle monitor_watch = 0, trouble_watch = 0, retry_timer = 0, look_timer = 0;
     std::uint64_t pairs_replaced = 0, reopened = 0;
   };
+
+  [[nodiscard]] const std::string& uplink() const noexcept override { return spec_.name; }
+  void arena_came(const Arena& arena) noexcept override;
+  void arena_goes(const Arena& arena) noexcept override;
+  [[nodiscard]] std::string how(const Arena& arena) const override;
 
   void open_device();
   void close_device() noexcept;

@@ -36,7 +36,7 @@ constexpr std::size_t kTcpHeaders = 66;
 class Sink {
  public:
   Sink()
-      : attachment_(kGeometry, 0),
+      : attachment_(kGeometry, 0, false),
         memory_(Mapping::shared(attachment_.tenant_fd(), vswitch_tenant_memory_bytes(&kGeometry), true)),
         ring_(attachment_.worker(0).rx.front()) {}
 

@@ -53,7 +53,7 @@ class BarePort {
         hello.magic != VSWITCH_RING_MAGIC)
       throw Error(EPROTO, "read the hello at", spec_.socket);
     const vswitch_geometry geometry{1, 1, spec_.ring_frames, spec_.arena_bytes};
-    attachment_ = std::make_unique<Attachment>(geometry, 0);
+    attachment_ = std::make_unique<Attachment>(geometry, 0, false);
     welcome();
     attachment_->close_files();
   }

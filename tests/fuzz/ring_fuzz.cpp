@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <span>
 
@@ -63,7 +64,7 @@ class Program {
       : input_(input),
         counters_(std::make_unique<PortCounters>()),
         burst_(std::make_unique<Burst>()),
-        tx_(tenant_.start(), switch_lines_, kGeometry),
+        tx_(tenant_.start(), switch_lines_, kGeometry, true),
         rx_(switch_.start(), tenant_lines_, kGeometry, wake_fd) {}
 
   void run() {
@@ -81,7 +82,7 @@ class Program {
   }
 
   void step() {
-    switch (take<std::uint8_t>() % 10) {
+    switch (take<std::uint8_t>() % 12) {
       case 0:
         tenant_.head() = take<std::uint32_t>();
         break;
@@ -113,6 +114,12 @@ class Program {
       case 8:
         tenant_lines_.need_wake = take<std::uint8_t>();
         break;
+      case 10:
+        keeping_ = take<std::uint64_t>();
+        break;
+      case 11:
+        let_go(1 + take<std::uint8_t>() % 8);
+        break;
       default:
         put(take<std::uint32_t>());
     }
@@ -131,9 +138,31 @@ class Program {
       require(frame.data >= arena && frame.data + frame.length <= arena + kGeometry.arena_bytes);
     }
     if ((how & 0x40U) != 0) tenant_.head() ^= 5;  // rewritten while the frames are lent
+    for (std::size_t i = 0; i < burst_->size(); ++i) {
+      if ((keeping_ >> i & 1U) != 0) keep((*burst_)[i]);
+    }
     tx_.release();
-    require(received == 0 ? switch_lines_.tail == before : switch_lines_.tail != before);
+    if (kept_.empty()) require(received == 0 || switch_lines_.tail != before);
+    require(tx_.settle() == kept_.empty());
     if (received == 0) tx_.arm();
+  }
+
+  void keep(const Frame& frame) {
+    if (frame.kept == nullptr) {
+      require(!kept_.empty());  // half of the ring is kept, or waits for what is
+      return;
+    }
+    require(!frame.kept->exchange(true));  // nobody else has it
+    kept_.push_back(frame.kept);
+  }
+
+  void let_go(std::size_t count) {
+    const std::uint32_t before = switch_lines_.tail;
+    for (; count > 0 && !kept_.empty(); --count) {
+      kept_.front()->store(false);
+      kept_.pop_front();
+    }
+    require(tx_.settle() == kept_.empty() && switch_lines_.tail - before <= kGeometry.ring_frames);
   }
 
   /// A burst of equal frames into the tenant's ring.
@@ -170,6 +199,8 @@ class Program {
   vswitch_consumer_lines tenant_lines_{};
   std::unique_ptr<PortCounters> counters_;
   std::unique_ptr<Burst> burst_;
+  std::uint64_t keeping_ = 0;  // which frames of a burst are kept
+  std::deque<Kept*> kept_;
   TxRing tx_;
   RxRing rx_;
 };

@@ -118,7 +118,7 @@ TEST(ConfigLoad, EmptySwitch) { EXPECT_EQ(load_text(R"({"uplinks": {}, "tenants"
 TEST(ConfigLoad, EveryKey) {
   const SwitchSpec spec = load_text(R"({
     "workers": {"cpus": [3, 1], "idle": "poll"},
-    "uplinks": {"wan": {"netdev": "eth1", "driver": "af_packet"}, "lan": {"netdev": "eth0"}},
+    "uplinks": {"wan": {"netdev": "eth1", "driver": "af_packet", "direct": false}, "lan": {"netdev": "eth0"}},
     "tenants": {
       "red": {"ports": {
         "web": {"uplink": "lan", "type": "macvlan", "mode": "source", "mac": "02:00:00:00:00:AA",
@@ -136,8 +136,8 @@ TEST(ConfigLoad, EveryKey) {
               "attach": {"kind": "tap", "netns": "/run/netns/blue", "name": "eth1"}}}}}})",
                                     "test");
   EXPECT_EQ(spec.workers, (WorkersSpec{{3, 1}, Idle::poll}));
-  EXPECT_EQ(spec.uplinks, (std::vector<UplinkSpec>{{"lan", "eth0", UplinkDriver::automatic},
-                                                   {"wan", "eth1", UplinkDriver::af_packet}}));
+  EXPECT_EQ(spec.uplinks, (std::vector<UplinkSpec>{{"lan", "eth0", UplinkDriver::automatic, true},
+                                                   {"wan", "eth1", UplinkDriver::af_packet, false}}));
   ASSERT_EQ(spec.ports.size(), 3U);
   EXPECT_EQ(spec.ports[0].full_name(), "blue/a");
 
@@ -397,12 +397,13 @@ TEST(ConfigDiff, Workers) {
 TEST(ConfigDiff, UplinkChangeReopens) {
   json value = minimal();
   value["uplinks"]["lan"]["driver"] = "af_packet";
+  value["uplinks"]["lan"]["direct"] = false;
   const SwitchSpec before = load(minimal());
   const SwitchSpec after = load(value);
   const SpecDiff found = diff(before, after);
   ASSERT_EQ(found.uplinks.size(), 1U);
   EXPECT_TRUE(found.uplinks[0].reopen);
-  EXPECT_EQ(found.uplinks[0].keys, std::vector<std::string>{"driver"});
+  EXPECT_EQ(found.uplinks[0].keys, (std::vector<std::string>{"driver", "direct"}));
   EXPECT_TRUE(found.ports.empty());
 }
 

@@ -22,6 +22,7 @@ std::size_t Adapter::finish_checksum(const Frame& frame, std::span<const Frame*>
   if (!has_room(1, out.size())) return 0;
   Frame& derived = memory_->frames[used_++];
   derived = frame;
+  derived.kept = nullptr;
   if (offload.needs_checksum()) {
     derived.finish = Finish::checksum;
   } else {

@@ -220,6 +220,7 @@ const Frame& Coalescer::merged_frame(const Flow& flow) noexcept {
   Frame& frame = memory_->frames[used_frames_++];
   std::memcpy(header, flow.first->header, segment.header_length);
   frame = *flow.first;
+  frame.kept = nullptr;
   frame.header = header;
   frame.data = flow.payload - segment.header_length;
   frame.length = segment.header_length + flow.bytes;

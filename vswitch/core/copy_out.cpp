@@ -13,18 +13,6 @@ namespace {
 
 static_assert(kHeaderBytes == 2 * kCopyLine);
 
-inline std::byte* copy_header(std::byte* to, const Frame& frame, bool insert_tag) noexcept {
-  if (!insert_tag) {
-    copy_up_to_two_lines(to, frame.header, frame.header_bytes);
-    return to + frame.header_bytes;
-  }
-  const auto tag = vlan_tag(frame.vlan);
-  std::memcpy(to, frame.header, kMacPairBytes);
-  std::memcpy(to + kMacPairBytes, tag.data(), tag.size());
-  std::memcpy(to + kMacPairBytes + tag.size(), frame.header + kMacPairBytes, frame.header_bytes - kMacPairBytes);
-  return to + frame.header_bytes + tag.size();
-}
-
 /// Copies what lies behind the header to `to`. @return the sum of all that the checksum covers
 std::uint64_t copy_rest_summing(std::byte* to, const Frame& frame) noexcept {
   const std::span<const std::byte> rest = frame.rest();
@@ -42,8 +30,20 @@ std::uint64_t copy_rest_summing(std::byte* to, const Frame& frame) noexcept {
 
 }  // namespace
 
+std::byte* copy_out_header(std::byte* to, const Frame& frame, bool insert_tag) noexcept {
+  if (!insert_tag) {
+    copy_up_to_two_lines(to, frame.header, frame.header_bytes);
+    return to + frame.header_bytes;
+  }
+  const auto tag = vlan_tag(frame.vlan);
+  std::memcpy(to, frame.header, kMacPairBytes);
+  std::memcpy(to + kMacPairBytes, tag.data(), tag.size());
+  std::memcpy(to + kMacPairBytes + tag.size(), frame.header + kMacPairBytes, frame.header_bytes - kMacPairBytes);
+  return to + frame.header_bytes + tag.size();
+}
+
 void copy_out(std::byte* to, const Frame& frame, bool insert_tag) noexcept {
-  std::byte* const rest = copy_header(to, frame, insert_tag);
+  std::byte* const rest = copy_out_header(to, frame, insert_tag);
   if (frame.finish == Finish::none) {
     std::memcpy(rest, frame.data + frame.header_bytes, frame.length - frame.header_bytes);
     return;

@@ -11,6 +11,9 @@ namespace vswitch {
   return frame.length + (insert_tag ? static_cast<std::uint32_t>(kVlanTagBytes) : 0);
 }
 
+/// The first part of copy_out(): the header copy, and the tag. @return behind what was written
+std::byte* copy_out_header(std::byte* to, const Frame& frame, bool insert_tag) noexcept;
+
 /// The one copy of a frame's life: writes all of it to `to`, which has room for copied_length().
 ///
 /// Every byte is read once. A checksum to finish is summed from the very bytes that are stored, so it is right for what

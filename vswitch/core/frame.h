@@ -1,5 +1,6 @@
 #pragma once
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -25,6 +26,11 @@ enum class Finish : std::uint8_t {
   checksum_as_is,  ///< the same, but 0 stays 0, as in the segments that the kernel makes of TCP
 };
 
+/// Set while a queue uses the memory of a frame past transmit(), and past the release() of the queue that lent it,
+/// which does not give the memory back before. Set by the worker; cleared by whoever knows that the memory is free
+/// again.
+using Kept = std::atomic<bool>;
+
 /// One borrowed Ethernet frame: it lies where it arrived until its queue's release().
 ///
 /// The first header_bytes bytes are `header` (private memory, the copy that is judged is the copy that is sent); the
@@ -40,6 +46,7 @@ struct Frame {
   std::uint16_t vlan = 0;  ///< 802.1Q TCI held beside the frame (host order), 0 = none; not in header or data
   Offload offload;         ///< validated; offsets count from byte 0 of the frame as described here
   Finish finish = Finish::none;  ///< set for a destination that takes no partial checksum; receivers leave it alone
+  Kept* kept = nullptr;  ///< a queue that lets a device read `data` by itself sets it; nullptr, or set: it must copy
 
   [[nodiscard]] std::uint16_t vlan_id() const noexcept { return vlan & 0x0fffU; }
   /// What is left to do for who receives the copy.
@@ -62,9 +69,12 @@ class Burst {
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
   [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
   [[nodiscard]] std::size_t room() const noexcept { return limit_ - size_; }
-  /// The next free frame, its header pointer set to private memory; add() makes it part of the burst. Only while room()
-  /// > 0.
-  [[nodiscard]] Frame& next() noexcept { return frames_[size_]; }
+  /// The next free frame, its header pointer set to private memory, not to be kept; add() makes it part of the burst.
+  /// Only while room() > 0.
+  [[nodiscard]] Frame& next() noexcept {
+    frames_[size_].kept = nullptr;
+    return frames_[size_];
+  }
   void add() noexcept { ++size_; }
   /// Empties the burst and bounds the next one.
   void clear(std::size_t limit = kBurstFrames) noexcept {

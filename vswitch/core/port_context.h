@@ -7,6 +7,7 @@
 
 #include "vswitch/base/memory.h"
 #include "vswitch/base/quiescence.h"
+#include "vswitch/core/arena.h"
 #include "vswitch/core/frame.h"
 #include "vswitch/core/reactor.h"
 
@@ -27,6 +28,7 @@ struct PortContext {
   std::function<void()> changed = [] {};  ///< a port calls it when its status() changed (link, peer)
   /// A port says what an operator should find in the log: "uplink lan: ...". Control thread.
   std::function<void(const std::string&)> report = [](const std::string& /*what*/) {};
+  Arenas arenas{};  ///< tenants' memory that uplinks' devices may use
 };
 
 }  // namespace vswitch

@@ -39,6 +39,7 @@ struct UplinkSpec {
   std::string name;    ///< key below "uplinks"
   std::string netdev;  ///< in the daemon's network namespace
   UplinkDriver driver = UplinkDriver::automatic;
+  bool direct = true;  ///< the device may use tenants' memory by itself, where it and the port can
   bool operator==(const UplinkSpec&) const = default;
 };
 

@@ -1,0 +1,76 @@
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "vswitch/net/mac.h"
+
+// Direct mode: a device reads frames out of a tenant's memory, and writes frames into it, without a copy by the CPU.
+//
+// Theory of operation. Ports that have such memory tell of it while a tenant is attached (Arenas::add); an uplink that
+// can use it registers with Arenas and gets to know. From then on a frame that is lent with Frame::kept may stay with
+// the uplink after transmit(), and is given back to the tenant when the device is done with it.
+
+namespace vswitch {
+
+/// The memory of one attached tenant. Valid from Arenas::add() to Arenas::remove().
+struct Arena {
+  std::string uplink;              ///< name of the port's uplink
+  std::string port;                ///< full name
+  std::span<std::byte> sent_from;  ///< whole pages that the tenant writes; the frames it sends lie in them
+};
+
+/// An uplink that lets its device use tenants' memory. Control thread only.
+class ArenaUser {
+ public:
+  ArenaUser() = default;
+  ArenaUser(const ArenaUser&) = delete;
+  ArenaUser& operator=(const ArenaUser&) = delete;
+  virtual ~ArenaUser() = default;
+
+  /// Name of the uplink whose tenants it serves.
+  [[nodiscard]] virtual const std::string& uplink() const noexcept = 0;
+  /// A tenant attached.
+  virtual void arena_came(const Arena& arena) noexcept = 0;
+  /// A tenant is going. No frame of it can come any more. When this returns no device uses its memory.
+  virtual void arena_goes(const Arena& arena) noexcept = 0;
+  /// "direct", or "staged: " and why.
+  [[nodiscard]] virtual std::string how(const Arena& arena) const = 0;
+};
+
+/// Brings arenas and their users together, whoever comes first. Control thread only.
+class Arenas {
+ public:
+  void add(const Arena& arena) noexcept {
+    present_.push_back(&arena);
+    if (ArenaUser* user = user_of(arena.uplink); user != nullptr) user->arena_came(arena);
+  }
+  void remove(const Arena& arena) noexcept {
+    if (std::erase(present_, &arena) == 0) return;
+    if (ArenaUser* user = user_of(arena.uplink); user != nullptr) user->arena_goes(arena);
+  }
+  /// Empty: nobody wants to use it.
+  [[nodiscard]] std::string how(const Arena& arena) const {
+    const ArenaUser* user = user_of(arena.uplink);
+    return user != nullptr ? user->how(arena) : std::string();
+  }
+  [[nodiscard]] const std::vector<const Arena*>& present() const noexcept { return present_; }
+  [[nodiscard]] ArenaUser* user_of(const std::string& uplink) const noexcept {
+    const auto found =
+        std::find_if(users_.begin(), users_.end(), [&](const ArenaUser* user) { return user->uplink() == uplink; });
+    return found == users_.end() ? nullptr : *found;
+  }
+
+  /// The user asks present() for those that came before it.
+  void add_user(ArenaUser& user) { users_.push_back(&user); }
+  void remove_user(ArenaUser& user) noexcept { std::erase(users_, &user); }
+
+ private:
+  std::vector<const Arena*> present_;
+  std::vector<ArenaUser*> users_;
+};
+
+}  // namespace vswitch
