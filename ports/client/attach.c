@@ -134,8 +134,8 @@ static bool lay_out(struct session* s) {
 
 static int adopt(struct session* s, const struct vswitch_welcome* welcome, const int* fds, const char* path) {
   s->welcome = *welcome;
-  s->geometry =
-      (struct vswitch_geometry){welcome->queues, welcome->rx_rings, welcome->ring_frames, welcome->arena_bytes};
+  s->geometry = (struct vswitch_geometry){welcome->queues, welcome->rx_rings, welcome->ring_frames,
+                                          welcome->arena_bytes, welcome->direct_bytes};
   memcpy(s->kick_fds, fds + 2, welcome->queues * sizeof(int));
   memcpy(s->wake_fds, fds + 2 + welcome->queues, welcome->queues * sizeof(int));
   s->switch_bytes = vswitch_switch_memory_bytes(&s->geometry);

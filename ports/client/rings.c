@@ -109,7 +109,7 @@ static uint32_t peek_ring(const struct rx_ring* ring, const struct vswitch_geome
   const uint32_t shown = available < count ? available : count;
   for (uint32_t i = 0; i < shown; ++i) {
     const struct vswitch_descriptor* descriptor = &ring->descriptors[(ring->tail + i) & (g->ring_frames - 1)];
-    if ((uint64_t)descriptor->offset + descriptor->length > g->arena_bytes) return i;
+    if ((uint64_t)descriptor->offset + descriptor->length > (uint64_t)g->arena_bytes + g->direct_bytes) return i;
     frames[i].data = (void*)(uintptr_t)(ring->arena + descriptor->offset);
     frames[i].length = descriptor->length;
     frames[i].offload = descriptor->offload;

@@ -28,6 +28,13 @@ Attachment::Attachment(const vswitch_geometry& geometry, std::size_t first_worke
   }
 }
 
+std::vector<ReceiveMemory> Attachment::received_into() const {
+  std::vector<ReceiveMemory> all;
+  for (const WorkerRings& worker : workers_) all.push_back(worker.rx.front().direct());
+  if (all.front().bytes.empty()) all.clear();
+  return all;
+}
+
 void Attachment::close_files() noexcept {
   switch_fd_.reset();
   tenant_fd_.reset();

@@ -26,6 +26,8 @@ class Attachment {
   void close_files() noexcept;
   /// All of what the tenant can write.
   [[nodiscard]] std::span<std::byte> tenant_memory() const noexcept { return tenant_memory_.bytes(); }
+  /// What devices may write received frames into: one a worker, or none at all.
+  [[nodiscard]] std::vector<ReceiveMemory> received_into() const;
 
  private:
   void open_wake();

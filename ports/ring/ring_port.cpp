@@ -238,10 +238,13 @@ void RingPort::answer(int socket, const vswitch_welcome& welcome, const std::vec
 
 void RingPort::attach(Fd& socket, const vswitch_hello& hello, const ucred& peer) {
   vswitch_welcome welcome = welcome_with(0, "");
-  const vswitch_geometry geometry{welcome.queues, welcome.rx_rings, welcome.ring_frames, welcome.arena_bytes};
-  const bool lets_keep = context_.arenas.user_of(spec_.uplink) != nullptr;
-  attachment_ = std::make_unique<Attachment>(geometry, first_worker_, lets_keep);
-  arena_ = {spec_.uplink, spec_.full_name(), attachment_->tenant_memory()};
+  const ArenaUser* const user = context_.arenas.user_of(spec_.uplink);
+  if (user != nullptr && welcome.queues == 1) welcome.direct_bytes = user->receive_bytes();
+  const vswitch_geometry geometry{welcome.queues, welcome.rx_rings, welcome.ring_frames, welcome.arena_bytes,
+                                  welcome.direct_bytes};
+  attachment_ = std::make_unique<Attachment>(geometry, first_worker_, user != nullptr);
+  arena_ = {spec_.uplink, spec_.vlan, spec_.mac, attachment_->tenant_memory(), attachment_->received_into(), ""};
+  if (geometry.queues > 1) arena_.why_no_slots = "it has several queue pairs";
   context_.arenas.add(arena_);
   std::vector<int> fds{attachment_->switch_fd(), attachment_->tenant_fd()};
   for (std::uint32_t q = 0; q < geometry.queues; ++q)

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "vswitch/base/short_copy.h"
 #include "vswitch/core/copy_out.h"
@@ -15,7 +16,7 @@ namespace vswitch {
 namespace {
 
 constexpr std::size_t kLine = VSWITCH_RING_LINE;
-static_assert(kLine == kCopyLine);
+static_assert(kLine == kCopyLine && kLine == ReceiveMemory::kLine);
 constexpr std::size_t kMaxRest = VSWITCH_RING_MAX_FRAME - kEthernetHeaderBytes;
 static_assert(kHeaderBytes == 2 * kLine && VSWITCH_RING_GUARD >= kHeaderBytes,
               "two lines are copied, whatever the length");
@@ -55,6 +56,9 @@ inline void copy_frame(std::byte* to, const Frame& frame) noexcept {
     std::memcpy(to + frame.header_bytes, frame.data + frame.header_bytes, frame.length - frame.header_bytes);
   }
 }
+
+/// Frames that may be kept before the ring looks whether the tenant has read some.
+constexpr std::uint32_t kMostKept = 64;
 
 /// Segments of one GSO frame lie behind each other, but each is a copy of its own, too short for the processor to see
 /// far enough ahead by itself.
@@ -168,18 +172,33 @@ RxRing::RxRing(std::byte* block, vswitch_consumer_lines& peer, const vswitch_geo
       peer_(&peer),
       mask_(geometry.ring_frames - 1),
       arena_mask_(geometry.arena_bytes - 1),
+      direct_bytes_(geometry.direct_bytes),
       wake_fd_(wake_fd),
-      ends_(std::make_unique<std::uint32_t[]>(geometry.ring_frames)) {}
+      ends_(std::make_unique<std::uint32_t[]>(geometry.ring_frames)),
+      kept_(direct_bytes_ != 0 ? std::make_unique<Kept[]>(direct_bytes_ / kLine) : nullptr) {}
+
+/// Where a frame lies the descriptor tells: only we can write it.
+void RxRing::give_back(std::uint32_t tail) noexcept {
+  const std::uint32_t arena_bytes = arena_mask_ + 1;
+  for (std::uint32_t at = tail_; at != tail; ++at) {
+    std::uint32_t offset;
+    std::memcpy(&offset, descriptors_ + std::size_t{at & mask_} * sizeof(vswitch_descriptor), sizeof(offset));
+    if (offset < arena_bytes) continue;
+    kept_[(offset - arena_bytes) / kLine].store(false, std::memory_order_release);
+    --kept_count_;
+  }
+}
 
 void RxRing::reload_tail() noexcept {
   const std::uint32_t tail = load_acquire(peer_->tail);
   if (tail == tail_ || tail - tail_ > head_ - tail_) return;  // nothing new, or a tail we never filled: not believed
+  if (kept_count_ != 0) give_back(tail);
   tail_ = tail;
   arena_tail_ = ends_[(tail - 1) & mask_];
 }
 
 std::size_t RxRing::put(std::span<const Frame* const> frames, bool insert_tags) noexcept {
-  if (room() < frames.size()) reload_tail();
+  if (room() < frames.size() || kept_count_ > kMostKept) reload_tail();
   const std::size_t wanted = std::min<std::size_t>(frames.size(), room());
   const std::uint32_t arena_bytes = arena_mask_ + 1;
   std::uint32_t head = head_;  // locals: stores into the ring could alias members, as far as the compiler knows
@@ -189,6 +208,15 @@ std::size_t RxRing::put(std::span<const Frame* const> frames, bool insert_tags) 
   while (done < wanted) {
     const Frame& frame = *frames[done];
     const bool tagged = insert_tags && frame.vlan != 0;
+    if (kept_ && !tagged && lies_direct(frame)) {
+      frame.kept->store(true, std::memory_order_relaxed);
+      ++kept_count_;
+      describe(head, static_cast<std::uint32_t>(frame.data - arena_), frame.length, frame.left_to_do());
+      ends_[head & mask_] = position;
+      ++head;
+      ++done;
+      continue;
+    }
     const std::uint32_t length = copied_length(frame, tagged);
     const std::uint32_t bytes = line_up(length);
     std::uint32_t offset = position & arena_mask_;
@@ -209,12 +237,8 @@ std::size_t RxRing::put(std::span<const Frame* const> frames, bool insert_tags) 
       copy_frame(arena_ + offset, frame);
     }
     position += bytes;
-    const std::uint64_t place = std::uint64_t{length} << 32 | offset;
     const Offload left = frame.left_to_do();
-    const auto meta = std::bit_cast<std::uint64_t>(tagged ? with_tag(left) : left);
-    std::byte* descriptor = descriptors_ + std::size_t{head & mask_} * sizeof(vswitch_descriptor);
-    std::memcpy(descriptor, &place, sizeof(place));
-    std::memcpy(descriptor + sizeof(place), &meta, sizeof(meta));
+    describe(head, offset, length, tagged ? with_tag(left) : left);
     ends_[head & mask_] = position;
     ++head;
     ++done;

@@ -2,12 +2,14 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "ports/client/include/vswitch/ring.h"
 #include "vswitch/base/memory.h"
+#include "vswitch/core/arena.h"
 #include "vswitch/core/frame.h"
 #include "vswitch/core/port.h"
 
@@ -58,7 +60,12 @@ class RxRing {
   /// @param wake_fd the switch's end of the socket that wakes the tenant; borrowed
   RxRing(std::byte* producer_block, vswitch_consumer_lines& peer, const vswitch_geometry& geometry, int wake_fd);
 
-  /// Copies a prefix of `frames` in. @param insert_tags writes Frame::vlan into the bytes
+  /// What a device writes into: behind the arena.
+  [[nodiscard]] ReceiveMemory direct() const noexcept {
+    return {{arena_ + arena_mask_ + 1, direct_bytes_}, kept_.get()};
+  }
+  /// Puts a prefix of `frames` in: copies them, but for those that lie in direct() and are to be kept. @param
+  /// insert_tags writes Frame::vlan into the bytes
   /// @return how many
   std::size_t put(std::span<const Frame* const> frames, bool insert_tags) noexcept;
   /// Publishes what was put; wakes the tenant if it asked. @return true if it was woken
@@ -66,6 +73,18 @@ class RxRing {
 
  private:
   [[nodiscard]] std::uint32_t room() const noexcept { return mask_ + 1 - (head_ - tail_); }
+  [[nodiscard]] bool lies_direct(const Frame& frame) const noexcept {
+    const auto offset = static_cast<std::size_t>(frame.data - arena_) - (std::size_t{arena_mask_} + 1);
+    return frame.kept != nullptr && frame.finish == Finish::none && offset < direct_bytes_ &&
+           offset % VSWITCH_RING_LINE == 0;
+  }
+  void describe(std::uint32_t head, std::uint32_t offset, std::uint32_t length, const Offload& offload) noexcept {
+    const std::uint64_t place = std::uint64_t{length} << 32 | offset;
+    std::byte* const descriptor = descriptors_ + std::size_t{head & mask_} * sizeof(vswitch_descriptor);
+    std::memcpy(descriptor, &place, sizeof(place));
+    std::memcpy(descriptor + sizeof(place), &offload, sizeof(offload));
+  }
+  void give_back(std::uint32_t tail) noexcept;
   void reload_tail() noexcept;
 
   vswitch_producer_line* line_;   ///< switch memory
@@ -74,6 +93,8 @@ class RxRing {
   vswitch_consumer_lines* peer_;  ///< tenant memory
   std::uint32_t mask_;
   std::uint32_t arena_mask_;
+  std::uint32_t direct_bytes_;
+  std::uint32_t kept_count_ = 0;
   std::uint32_t head_ = 0;
   std::uint32_t tail_ = 0;        ///< the tenant's, as last believed
   std::uint32_t arena_head_ = 0;  ///< positions run freely; offset = position & arena_mask_
@@ -81,6 +102,7 @@ class RxRing {
   std::uint32_t answered_ = 0;  ///< last need_wake value answered
   int wake_fd_;
   std::unique_ptr<std::uint32_t[]> ends_;  ///< per slot: arena position behind its frame
+  std::unique_ptr<Kept[]> kept_;           ///< per line of direct(); empty: it is
 };
 
 /// What one worker uses of an attachment.

@@ -6,8 +6,9 @@
 
 namespace vswitch::verbs {
 
-DirectMemory::DirectMemory(const Device& device, Quiescence& quiescence)
+DirectMemory::DirectMemory(const Device& device, std::uint32_t stride, Quiescence& quiescence)
     : device_(device),
+      stride_(stride),
       quiescence_(quiescence),
       regions_(std::make_unique<const SendRegions>()),
       published_(regions_.get()) {}
@@ -30,22 +31,49 @@ void DirectMemory::add(const Arena& arena) noexcept {
     publish();
   } catch (const std::exception& error) {
     entry.sends.reset();
-    entry.why_not = error.what();
+    entry.why_not_sends = error.what();
   }
 }
 
-Verbs<ibv_mr> DirectMemory::withdraw(const Arena& arena) noexcept {
+void DirectMemory::offer(const Arena& arena, std::size_t worker, ReceivePair* pair,
+                         const std::string& why_not) noexcept {
   const auto found = arenas_.find(&arena);
-  if (found == arenas_.end()) return nullptr;
-  Verbs<ibv_mr> region = std::move(found->second.sends);
-  arenas_.erase(found);
-  if (region) publish();
-  return region;
+  if (found == arenas_.end()) return;
+  Entry& entry = found->second;
+  if (pair != nullptr && pair->direct()) return;
+  if (pair == nullptr || arena.received_into.empty()) {
+    entry.why_not_slots = pair == nullptr ? why_not : arena.why_no_slots;
+    return;
+  }
+  try {
+    if (!entry.slots || entry.worker != worker) {
+      entry.slots = std::make_unique<ReceiveSlots>(device_, arena.received_into[worker], stride_);
+      entry.worker = worker;
+    }
+    pair->offer(*entry.slots);
+    entry.why_not_slots.clear();
+  } catch (const std::exception& error) {
+    entry.why_not_slots = error.what();
+  }
 }
 
-std::string DirectMemory::why_not(const Arena& arena) const {
+DirectMemory::Withdrawn DirectMemory::withdraw(const Arena& arena) noexcept {
   const auto found = arenas_.find(&arena);
-  return found == arenas_.end() ? "its memory is not registered" : found->second.why_not;
+  if (found == arenas_.end()) return {};
+  Withdrawn withdrawn{std::move(found->second.sends), std::move(found->second.slots)};
+  arenas_.erase(found);
+  if (withdrawn.sends) publish();
+  return withdrawn;
+}
+
+std::string DirectMemory::how(const Arena& arena) const {
+  const auto found = arenas_.find(&arena);
+  if (found == arenas_.end()) return "staged";
+  const Entry& entry = found->second;
+  if (entry.sends && entry.why_not_slots.empty()) return "direct";
+  if (entry.sends) return "sends direct, receives staged: " + entry.why_not_slots;
+  if (entry.why_not_slots.empty()) return "receives direct, sends staged: " + entry.why_not_sends;
+  return "staged: " + entry.why_not_sends;
 }
 
 }  // namespace vswitch::verbs

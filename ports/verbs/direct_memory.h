@@ -8,6 +8,8 @@
 
 #include "ports/verbs/device.h"
 #include "ports/verbs/handle.h"
+#include "ports/verbs/receive_pair.h"
+#include "ports/verbs/receive_slots.h"
 #include "vswitch/base/quiescence.h"
 #include "vswitch/core/arena.h"
 
@@ -32,14 +34,24 @@ using SendRegions = std::vector<SendRegion>;
 /// what is said.
 class DirectMemory {
  public:
-  DirectMemory(const Device& device, Quiescence& quiescence);
+  /// @param stride bytes of a receive buffer
+  DirectMemory(const Device& device, std::uint32_t stride, Quiescence& quiescence);
 
   /// Registers what the tenant sends from. A failure is remembered: its frames are copied.
   void add(const Arena& arena) noexcept;
-  /// No worker finds it any more; the device may still be reading. @return to be kept until it is not
-  [[nodiscard]] Verbs<ibv_mr> withdraw(const Arena& arena) noexcept;
-  /// Why frames of the arena are copied; empty: they are not.
-  [[nodiscard]] std::string why_not(const Arena& arena) const;
+  /// Lets `pair`, of worker `worker`, receive into the arena, if it does not yet. Its own pair and no other's: nullptr,
+  /// and `why_not`, if the tenant has none.
+  void offer(const Arena& arena, std::size_t worker, ReceivePair* pair, const std::string& why_not) noexcept;
+
+  /// What was registered of an arena: to be kept until the device uses it no more.
+  struct Withdrawn {
+    Verbs<ibv_mr> sends;
+    std::unique_ptr<ReceiveSlots> slots;
+  };
+  /// No worker finds it any more to send from it.
+  [[nodiscard]] Withdrawn withdraw(const Arena& arena) noexcept;
+  /// "direct", or which frames are staged and why.
+  [[nodiscard]] std::string how(const Arena& arena) const;
 
   /// Worker: where frames may be sent from, until its next quiescent state.
   [[nodiscard]] const SendRegions& regions() const noexcept { return *published_.load(); }
@@ -47,11 +59,15 @@ class DirectMemory {
  private:
   struct Entry {
     Verbs<ibv_mr> sends;
-    std::string why_not;
+    std::string why_not_sends;
+    std::unique_ptr<ReceiveSlots> slots;
+    std::size_t worker = 0;  ///< whose part of the arena `slots` are
+    std::string why_not_slots;
   };
   void publish();
 
   const Device& device_;
+  const std::uint32_t stride_;
   Quiescence& quiescence_;
   std::map<const Arena*, Entry> arenas_;
   std::unique_ptr<const SendRegions> regions_;

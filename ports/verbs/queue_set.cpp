@@ -41,6 +41,18 @@ Verbs<ibv_cq_ex> open_cq(const Device& device, ibv_comp_channel* channel, bool v
   return cq;
 }
 
+/// Waits for what takes a device and a worker microseconds. @return false: not even in 50 ms
+template <class Done>
+bool wait_until(const Done& done) noexcept {
+  constexpr std::chrono::microseconds kNap{50};
+  constexpr int kNaps = 1000;
+  for (int i = 0; i < kNaps; ++i) {
+    if (done()) return true;
+    std::this_thread::sleep_for(kNap);
+  }
+  return done();
+}
+
 }  // namespace
 
 QueueSet::QueueSet(const Device& device, const DirectMemory& direct, std::uint32_t stride, Quiescence& quiescence,
@@ -95,20 +107,24 @@ void QueueSet::take(const Arrived& arrived, Burst& out, PortCounters& counters) 
   const std::uint32_t tag = ReceivePair::tag_of(arrived.wr_id);
   ReceivePair* from = pairs_[tag % kMostPairs].load(std::memory_order_seq_cst);
   if (from == nullptr || from->tag() != tag) return;  // it is gone, and its memory soon
+  const std::uint32_t buffer = ReceivePair::buffer_of(arrived.wr_id);
+  const ReceivePair::Taken taken = from->take(buffer);
   if (arrived.failed) {
     if (!arrived.flushed) device_counters_.receive_errors.add(1);
-    mark_broken(tag % kMostPairs);
+    if (!from->closed()) mark_broken(tag % kMostPairs);
     return;
   }
-  const std::uint32_t buffer = ReceivePair::buffer_of(arrived.wr_id);
   lent_[lent_count_++] = {from, buffer};
-  lend(arrived, from->buffer(buffer), out, counters);
+  lend(arrived, taken, out, counters);
 }
 
-void QueueSet::lend(const Arrived& arrived, std::byte* bytes, Burst& out, PortCounters& counters) noexcept {
+void QueueSet::lend(const Arrived& arrived, const ReceivePair::Taken& taken, Burst& out,
+                    PortCounters& counters) noexcept {
   constexpr std::size_t kTagged = kMacPairBytes + kVlanTagBytes;
   Frame& frame = out.next();
+  std::byte* const bytes = taken.bytes;
   frame.data = bytes;
+  frame.kept = taken.kept;
   frame.length = arrived.length;
   frame.vlan = arrived.tci;
   const bool tagged = !vlan_strip_ && arrived.length > kTagged + 2 && bytes[kMacPairBytes] == std::byte{0x81} &&
@@ -212,6 +228,7 @@ void QueueSet::publish(ReceivePair* pair) noexcept {
 }
 
 ReceivePair* QueueSet::add_pair() {
+  if (owned_.size() == kMostPairs - 1) return nullptr;
   try {
     owned_.push_back(make_pair(false));
   } catch (const Error&) {
@@ -221,10 +238,14 @@ ReceivePair* QueueSet::add_pair() {
   return owned_.back().get();
 }
 
-// First no buffer goes back and no completion of the pair is looked at any more; when no worker is in the middle of
-// either, the device lets go of it, which takes its completions out of the queue, and then the memory goes.
+// First no buffer goes back; then the device gives up what is posted, and the worker takes what had come before, so
+// that nothing is lost; then no completion of the pair is looked at any more. When no worker is in the middle of
+// either, the pair goes, and then its memory.
 void QueueSet::retire(std::unique_ptr<ReceivePair> old) noexcept {
   old->close();
+  quiescence_.wait();
+  old->flush();
+  wait_until([&old] { return old->empty(); });
   pairs_[old->tag() % kMostPairs].store(nullptr, std::memory_order_seq_cst);
   quiescence_.wait();
 }
@@ -249,18 +270,18 @@ void QueueSet::replace_sender() {
 }
 
 void QueueSet::finish_kept() {
-  constexpr std::chrono::microseconds kNap{50};
-  constexpr int kNaps = 1000;
   const std::uint64_t last = sender_->last_kept();
-  for (int i = 0; i < kNaps; ++i) {
-    if (sender_->completed() >= last) return;
-    std::this_thread::sleep_for(kNap);
-  }
-  replace_sender();
+  if (!wait_until([&] { return sender_->completed() >= last; })) replace_sender();
 }
 
 // The new pair has the rules before the old one loses them: nothing of it goes to the kernel in between.
-ReceivePair* QueueSet::replace_pair(std::size_t position) {
+ReceivePair* QueueSet::replace_pair(const ReceivePair* pair) {
+  const auto found =
+      std::find_if(owned_.begin(), owned_.end(), [pair](const auto& owned) { return owned.get() == pair; });
+  return replace_at(static_cast<std::size_t>(found - owned_.begin()));
+}
+
+ReceivePair* QueueSet::replace_at(std::size_t position) {
   std::unique_ptr<ReceivePair> fresh = make_pair(owned_[position]->shared());
   for (const auto& [rule, flow] : owned_[position]->rules()) fresh->add_rule(device_, rule);
   publish(fresh.get());

@@ -32,7 +32,7 @@ struct DeviceCounters {
 /// are polled; nobody else ever holds it for long.)
 class QueueSet {
  public:
-  /// Receive pairs of one worker, the shared one included.
+  /// Receive pairs of one worker, the shared one included, and the one that is about to replace another.
   static constexpr std::uint32_t kMostPairs = 128;
 
   /// Control thread. @param direct outlives this; @param stride bytes of a receive buffer; @param trouble_fd an eventfd
@@ -48,10 +48,12 @@ class QueueSet {
   [[nodiscard]] bool arm() noexcept;
 
   // The control thread's side.
-  /// A pair of its own for somebody. @return nullptr: there are kMostPairs, or the device has no room for more
+  /// A pair of its own for somebody. @return nullptr: there are kMostPairs - 1, or the device has no room for more
   [[nodiscard]] ReceivePair* add_pair();
   /// Its rules end at once, its memory when no worker can use it. Not the shared pair.
   void remove_pair(ReceivePair* pair) noexcept;
+  /// Makes another with the same rules, and lets this one go. @return the new one. Throws Error.
+  ReceivePair* replace_pair(const ReceivePair* pair);
   [[nodiscard]] ReceivePair& shared_pair() const noexcept { return *owned_.front(); }
   [[nodiscard]] std::size_t pairs() const noexcept { return owned_.size(); }
   [[nodiscard]] int channel_fd() const noexcept { return channel_->fd; }
@@ -87,14 +89,14 @@ class QueueSet {
 
   [[nodiscard]] Arrived read_completion() noexcept;
   void take(const Arrived& arrived, Burst& out, PortCounters& counters) noexcept;
-  void lend(const Arrived& arrived, std::byte* bytes, Burst& out, PortCounters& counters) noexcept;
+  void lend(const Arrived& arrived, const ReceivePair::Taken& taken, Burst& out, PortCounters& counters) noexcept;
   void mark_broken(std::uint32_t index) noexcept;
   [[nodiscard]] std::unique_ptr<ReceivePair> make_pair(bool shared);
   void publish(ReceivePair* pair) noexcept;
   void retire(std::unique_ptr<ReceivePair> old) noexcept;
   void drain_events() noexcept;
   void replace_sender();
-  [[nodiscard]] ReceivePair* replace_pair(std::size_t position);
+  [[nodiscard]] ReceivePair* replace_at(std::size_t position);
 
   const Device& device_;
   const DirectMemory& direct_;
@@ -131,7 +133,7 @@ std::size_t QueueSet::repair(const Replaced& replaced) {
   for (std::size_t i = 0; i < owned_.size(); ++i) {
     const ReceivePair* old = owned_[i].get();
     if (!broken_[old->tag() % kMostPairs].load(std::memory_order_acquire)) continue;
-    replaced(old, replace_pair(i));
+    replaced(old, replace_at(i));
     ++count;
   }
   return count;

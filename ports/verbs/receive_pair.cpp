@@ -20,8 +20,9 @@ ReceivePair::ReceivePair(const Device& device, ibv_cq* cq, std::uint32_t tag, co
   request.vlan_strip = shape.vlan_strip;
   qp_ = create_queue_pair(device, request);
   for (std::uint32_t i = 0; i < kFrames; ++i) {
-    pieces_[i] = {reinterpret_cast<std::uint64_t>(buffer(i)), shape.stride, region_->lkey};
-    requests_[i] = {std::uint64_t{tag} << 32 | i, nullptr, &pieces_[i], 1};
+    pieces_[i] = {reinterpret_cast<std::uint64_t>(memory_.data() + std::size_t{i} * shape.stride), shape.stride,
+                  region_->lkey};
+    requests_[i] = {0, nullptr, &pieces_[i], 1};
   }
   bring_up(device, qp_.get());
   std::vector<std::uint32_t> all(kFrames);
@@ -29,18 +30,65 @@ ReceivePair::ReceivePair(const Device& device, ibv_cq* cq, std::uint32_t tag, co
   post(all);
 }
 
+ReceivePair::~ReceivePair() {
+  if (ReceiveSlots* slots = slots_.load(); slots != nullptr) {
+    qp_.reset();
+    slots->end_use();
+  }
+}
+
+void ReceivePair::offer(ReceiveSlots& slots) noexcept {
+  slots.begin_use(this);
+  slots_.store(&slots, std::memory_order_release);
+}
+
+std::uint32_t ReceivePair::successor(std::uint32_t buffer, ReceiveSlots* slots) noexcept {
+  const bool own = buffer < kFrames;
+  if (!own) {
+    if (!slots->kept(buffer - kFrames).load(std::memory_order_relaxed)) return buffer;
+    slots->leave(buffer - kFrames);
+  }
+  if (const std::uint32_t slot = slots->take(); slot != slots->count()) {
+    if (own) spare_[spares_++] = buffer;
+    return kFrames + slot;
+  }
+  // kFrames buffers are in use, one of them a slot: so there is a spare one.
+  return own ? buffer : spare_[--spares_];
+}
+
+ibv_recv_wr& ReceivePair::request(std::uint32_t buffer, ReceiveSlots* slots) noexcept {
+  ibv_recv_wr& request = buffer < kFrames ? requests_[buffer] : slots->request(buffer - kFrames);
+  request.wr_id = std::uint64_t{tag_} << 32 | buffer;
+  return request;
+}
+
 void ReceivePair::post(std::span<const std::uint32_t> buffers) noexcept {
-  if (buffers.empty() || !open_.load(std::memory_order_acquire)) return;
-  for (std::size_t i = 0; i + 1 < buffers.size(); ++i) requests_[buffers[i]].next = &requests_[buffers[i + 1]];
-  requests_[buffers.back()].next = nullptr;
+  if (buffers.empty() || closed()) return;
+  ReceiveSlots* const slots = slots_.load(std::memory_order_acquire);
+  ibv_recv_wr* first = nullptr;
+  ibv_recv_wr** link = &first;
+  for (const std::uint32_t buffer : buffers) {
+    ibv_recv_wr& next = request(slots != nullptr ? successor(buffer, slots) : buffer, slots);
+    *link = &next;
+    link = &next.next;
+  }
+  *link = nullptr;
   ibv_recv_wr* refused = nullptr;
-  // There is a request for each buffer and the queue holds as many: it cannot be full. A pair in error takes them too.
-  static_cast<void>(ibv_post_recv(qp_.get(), &requests_[buffers.front()], &refused));
+  // The queue holds as many as there are: it cannot be full. A pair in error takes them too.
+  static_cast<void>(ibv_post_recv(qp_.get(), first, &refused));
+  waiting_.store(waiting_.load(std::memory_order_relaxed) + static_cast<std::uint32_t>(buffers.size()),
+                 std::memory_order_release);
 }
 
 void ReceivePair::close() noexcept {
   rules_.clear();
   open_.store(false, std::memory_order_release);
+}
+
+void ReceivePair::flush() noexcept {
+  ibv_qp_attr attributes{};
+  attributes.qp_state = IBV_QPS_ERR;
+  static_cast<void>(ibv_modify_qp(qp_.get(), &attributes, IBV_QP_STATE));  // perhaps it is there already
 }
 
 void ReceivePair::add_rule(const Device& device, const FlowRule& rule) {

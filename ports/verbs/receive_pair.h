@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -9,16 +10,32 @@
 #include "ports/verbs/device.h"
 #include "ports/verbs/flow.h"
 #include "ports/verbs/handle.h"
+#include "ports/verbs/receive_slots.h"
 #include "vswitch/base/memory.h"
 
 namespace vswitch::verbs {
 
-/// A queue pair that receives into buffers of its own: a tenant's, or the one that tenants share and that gets what
-/// software must see. What overflows here costs no other pair a frame.
+/// Bytes of a receive buffer for frames of a netdev with this MTU.
+[[nodiscard]] inline std::uint32_t stride_for(std::uint32_t mtu) noexcept {
+  constexpr std::uint32_t kEthernetAndTag = 14 + 4;
+  constexpr std::uint32_t kStep = 64;
+  return (mtu + kEthernetAndTag + kStep - 1) / kStep * kStep;
+}
+
+/// A queue pair that receives: a tenant's, or the one that tenants share and that gets what software must see. What
+/// overflows here costs no other pair a frame.
+///
+/// Theory of operation. It has kFrames buffers of its own, and as many requests: that many buffers are posted or lent
+/// at any time. A tenant's pair that is offered slots in the tenant's memory posts those in place of its own buffers,
+/// as long as some are free (direct); a slot whose frame the tenant's queue keeps is followed by another slot, or else
+/// by a buffer of its own, whose frame will be copied (staged). So a tenant that does not read cannot starve the pair,
+/// and what it loses is counted where it is lost: at its full ring.
 class ReceivePair {
  public:
   /// Receive requests, and buffers.
   static constexpr std::uint32_t kFrames = 1024;
+  /// Slots that a tenant's memory should have: those that wait for frames, and those that wait to be read.
+  static constexpr std::uint32_t kSlots = kFrames + kFrames / 2;
 
   struct Shape {
     std::uint32_t stride = 0;  ///< bytes of a buffer, a multiple of 64
@@ -30,6 +47,9 @@ class ReceivePair {
   /// lower.
   ///   Throws Error.
   ReceivePair(const Device& device, ibv_cq* cq, std::uint32_t tag, const Shape& shape);
+  ReceivePair(const ReceivePair&) = delete;
+  ReceivePair& operator=(const ReceivePair&) = delete;
+  ~ReceivePair();
 
   [[nodiscard]] static std::uint32_t tag_of(std::uint64_t wr_id) noexcept {
     return static_cast<std::uint32_t>(wr_id >> 32);
@@ -38,15 +58,34 @@ class ReceivePair {
     return static_cast<std::uint32_t>(wr_id);
   }
 
-  /// Worker: where frame `buffer` lies.
-  [[nodiscard]] std::byte* buffer(std::uint32_t number) const noexcept {
-    return memory_.data() + std::size_t{number} * shape_.stride;
+  /// Worker: a completion of the pair was taken. Where frame `buffer` lies, and what keeps it there (nullptr: it is to
+  /// be copied).
+  struct Taken {
+    std::byte* bytes;
+    Kept* kept;
+  };
+  [[nodiscard]] Taken take(std::uint32_t buffer) noexcept {
+    waiting_.store(waiting_.load(std::memory_order_relaxed) - 1, std::memory_order_release);
+    if (buffer < kFrames) return {memory_.data() + std::size_t{buffer} * shape_.stride, nullptr};
+    return {slots_.load(std::memory_order_relaxed)->buffer(buffer - kFrames),
+            &slots_.load(std::memory_order_relaxed)->kept(buffer - kFrames)};
   }
-  /// Worker: gives buffers back to the device, in one chain. Nothing once the pair is closing.
+  /// Worker: gives buffers back, in one chain; others in place of those that are kept. Nothing once the pair is
+  /// closing.
   void post(std::span<const std::uint32_t> buffers) noexcept;
 
-  /// Control thread: no more rules, and no buffer goes back. Call before Quiescence::wait() and destruction.
+  /// Control thread: from now on frames come directly as far as these go. They outlive the pair.
+  void offer(ReceiveSlots& slots) noexcept;
+  [[nodiscard]] bool direct() const noexcept { return slots_.load(std::memory_order_relaxed) != nullptr; }
+
+  /// Control thread, one after the other: no more rules, and no buffer goes back; after Quiescence::wait(), the device
+  /// gives up what is posted; a completion for each request comes, which empties the pair.
   void close() noexcept;
+  void flush() noexcept;
+  /// Any thread.
+  [[nodiscard]] bool closed() const noexcept { return !open_.load(std::memory_order_acquire); }
+  [[nodiscard]] bool empty() const noexcept { return waiting_.load(std::memory_order_acquire) == 0; }
+
   /// Control thread. Throws Error.
   void add_rule(const Device& device, const FlowRule& rule);
   void remove_rule(const FlowRule& rule) noexcept { rules_.erase(rule); }
@@ -56,6 +95,9 @@ class ReceivePair {
   [[nodiscard]] bool shared() const noexcept { return shape_.shared; }
 
  private:
+  [[nodiscard]] std::uint32_t successor(std::uint32_t buffer, ReceiveSlots* slots) noexcept;
+  [[nodiscard]] ibv_recv_wr& request(std::uint32_t buffer, ReceiveSlots* slots) noexcept;
+
   std::uint32_t tag_;
   Shape shape_;
   Mapping memory_;
@@ -63,6 +105,10 @@ class ReceivePair {
   Verbs<ibv_qp> qp_;
   std::map<FlowRule, Verbs<ibv_flow>> rules_;
   std::atomic<bool> open_{true};
+  std::atomic<std::uint32_t> waiting_{0};  // requests posted and not completed; one writer
+  std::atomic<ReceiveSlots*> slots_{nullptr};
+  std::array<std::uint32_t, kFrames> spare_{};  // own buffers that are not posted, while slots are
+  std::uint32_t spares_ = 0;
   std::vector<ibv_sge> pieces_;        // one a buffer
   std::vector<ibv_recv_wr> requests_;  // likewise
 };

@@ -74,6 +74,7 @@ void VerbsUplink::apply(const Steering& wanted) {
   }
   for (const FlowRule& rule : unwanted) remove_rule(rule);
   promote();
+  offer_slots();
 }
 
 VerbsUplink::Place VerbsUplink::place(const FlowRule& rule) {

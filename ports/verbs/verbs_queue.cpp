@@ -29,6 +29,7 @@ void VerbsQueue::connect(QueueSet& set) {
     throw_errno("wait for", "the completion channel of an uplink's queue");
   }
   set_.replace(&set);
+  nudge();  // nobody has asked it for events yet
 }
 
 void VerbsQueue::disconnect() noexcept { set_.replace(nullptr); }  // the channel leaves the epoll when it is closed

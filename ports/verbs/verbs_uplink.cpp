@@ -13,20 +13,10 @@
 #include "vswitch/base/error.h"
 
 namespace vswitch {
-namespace {
 
 using verbs::FlowRule;
 using verbs::QueueSet;
 using verbs::ReceivePair;
-
-constexpr std::uint32_t kEthernetAndTag = 14 + 4;
-constexpr std::uint32_t kStrideStep = 64;
-
-std::uint32_t stride_for(std::uint32_t mtu) {
-  return (mtu + kEthernetAndTag + kStrideStep - 1) / kStrideStep * kStrideStep;
-}
-
-}  // namespace
 
 VerbsUplink::VerbsUplink(const UplinkSpec& spec, PortContext& context)
     : spec_(spec), context_(context), counters_(context.workers) {}
@@ -73,13 +63,14 @@ VerbsUplink::Running& VerbsUplink::running() const {
 
 void VerbsUplink::open_device() {
   Running& now = *running_;
-  auto opened = std::make_unique<Opened>(verbs::port_of_netdev(now.last->name), context_.quiescence);
+  auto opened =
+      std::make_unique<Opened>(verbs::port_of_netdev(now.last->name), verbs::stride_for(now.mtu), context_.quiescence);
   const ibv_context* device = opened->device.context();
   const int flags = ::fcntl(device->async_fd, F_GETFL);
   if (::fcntl(device->async_fd, F_SETFL, flags | O_NONBLOCK) != 0)
     throw_errno("set up events of", opened->device.name());
   for (std::size_t w = 0; w < context_.workers; ++w) {
-    opened->sets.push_back(std::make_unique<QueueSet>(opened->device, opened->direct, stride_for(now.mtu),
+    opened->sets.push_back(std::make_unique<QueueSet>(opened->device, opened->direct, verbs::stride_for(now.mtu),
                                                       context_.quiescence, now.trouble.get()));
   }
   for (const Arena* arena : context_.arenas.present()) {
@@ -115,28 +106,6 @@ void VerbsUplink::close_device() noexcept {
   }
   context_.quiescence.wait();
   now.opened.reset();
-}
-
-void VerbsUplink::arena_came(const Arena& arena) noexcept {
-  if (spec_.direct && running_->opened) running_->opened->direct.add(arena);
-}
-
-void VerbsUplink::arena_goes(const Arena& arena) noexcept {
-  if (!running_->opened) return;
-  const verbs::Verbs<ibv_mr> region = running_->opened->direct.withdraw(arena);
-  if (!region) return;
-  try {
-    for (const auto& set : running_->opened->sets) set->finish_kept();
-  } catch (const Error& error) {
-    lose_device(error.what());
-  }
-}
-
-std::string VerbsUplink::how(const Arena& arena) const {
-  if (!spec_.direct) return "staged: uplink " + spec_.name + " has \"direct\": false";
-  if (!running_->opened) return "staged: uplink " + spec_.name + " has lost its device";
-  const std::string why_not = running_->opened->direct.why_not(arena);
-  return why_not.empty() ? "sends directly" : "staged: " + why_not;
 }
 
 void VerbsUplink::lose_device(const std::string& why) {
@@ -191,7 +160,7 @@ void VerbsUplink::on_netdev_change() {
   std::optional<NetdevState> state = now.netdev.state();
   if (state == now.last) return;
   const bool new_address = state && (!now.last || state->mac != now.last->mac);
-  const bool longer_frames = state && stride_for(state->mtu) > stride_for(now.mtu);
+  const bool longer_frames = state && verbs::stride_for(state->mtu) > verbs::stride_for(now.mtu);
   now.last = std::move(state);
   if (now.opened && !now.last) return lose_device("netdev " + spec_.netdev + " is gone");
   if (now.opened && longer_frames) {
@@ -253,6 +222,7 @@ void VerbsUplink::on_trouble() {
       });
     }
     if (replaced == 0) return;
+    offer_slots();
     running_->pairs_replaced += replaced;
     report("the device put " + std::to_string(replaced) + " queue pair(s) into the error state; they were replaced");
   } catch (const Error& error) {
@@ -263,8 +233,8 @@ void VerbsUplink::on_trouble() {
 void VerbsUplink::update_link() {
   Running& now = *running_;
   if (!now.opened) return;
-  const bool up = now.opened->device.link_up();
-  for (const auto& queue : now.queues) queue->set_link(up);
+  now.opened->link_up = now.opened->device.link_up();
+  for (const auto& queue : now.queues) queue->set_link(now.opened->link_up);
 }
 
 void VerbsUplink::report(const std::string& what) const { context_.report("uplink " + spec_.name + ": " + what); }
@@ -281,19 +251,21 @@ PortStatus VerbsUplink::status() const {
     return status;
   }
   const Opened& opened = *now.opened;
-  status.link_up = state && state->up && opened.device.link_up();
-  status.detail =
-      "verbs on " + opened.device.name() + " (" + (state ? state->name : spec_.netdev + ", gone") + "), staged";
+  status.link_up = state && state->up && opened.link_up;
+  status.detail = "verbs on " + opened.device.name() + " (" + (state ? state->name : spec_.netdev + ", gone") + ")";
   status.offloads_why_not = "verbs devices segment neither UDP nor TCP with CWR";
   if (opened.device.capabilities().max_tso == 0) status.offloads_why_not = opened.device.name() + " does not segment";
   if (!opened.device.capabilities().checksum) status.offloads_why_not = opened.device.name() + " computes no checksums";
   std::size_t shared = 0;
   std::size_t own = 0;
+  std::size_t direct = 0;
   for (const auto& [rule, at] : opened.rules) {
     if (rule.kind != FlowRule::Kind::tenant && rule.kind != FlowRule::Kind::tenant_vlan) continue;
     ++(at.pair->shared() ? shared : own);
+    direct += at.pair->direct() ? 1 : 0;
   }
   status.detail += ", " + std::to_string(own) + " tenant queue pairs";
+  if (direct != 0) status.detail += " (" + std::to_string(direct) + " direct)";
   if (shared != 0) status.detail += ", " + std::to_string(shared) + " tenants on shared ones";
   const auto mention = [&status](std::uint64_t count, const char* what) {
     if (count != 0) status.detail += ", " + std::to_string(count) + " " + what;

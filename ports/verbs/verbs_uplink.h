@@ -56,11 +56,13 @@ class VerbsUplink final : public Uplink, private ArenaUser {
   };
   /// What is open on the device; goes and comes back with it.
   struct Opened {
-    Opened(const RdmaPort& port, Quiescence& quiescence) : device(port), direct(device, quiescence) {}
+    Opened(const RdmaPort& port, std::uint32_t stride, Quiescence& quiescence)
+        : device(port), direct(device, stride, quiescence) {}
     verbs::Device device;
     verbs::DirectMemory direct;
     std::vector<std::unique_ptr<verbs::QueueSet>> sets;  ///< one a worker
     std::map<verbs::FlowRule, Place> rules;
+    bool link_up = false;  ///< as the queues know it
     Reactor::Handle async_watch = 0;
   };
   /// What start() opens.
@@ -80,10 +82,14 @@ class VerbsUplink final : public Uplink, private ArenaUser {
     std::uint64_t pairs_replaced = 0, reopened = 0;
   };
 
+  // direct.cpp
   [[nodiscard]] const std::string& uplink() const noexcept override { return spec_.name; }
+  [[nodiscard]] std::uint32_t receive_bytes() const noexcept override;
   void arena_came(const Arena& arena) noexcept override;
   void arena_goes(const Arena& arena) noexcept override;
   [[nodiscard]] std::string how(const Arena& arena) const override;
+  void offer_slots() noexcept;
+  void free_slots(const verbs::ReceivePair* pair);
 
   void open_device();
   void close_device() noexcept;

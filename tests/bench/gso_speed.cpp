@@ -51,7 +51,7 @@ class Sink {
   }
 
  private:
-  static constexpr vswitch_geometry kGeometry{1, 1, 1024, 256 << 10};  // the daemon's defaults
+  static constexpr vswitch_geometry kGeometry{1, 1, 1024, 256 << 10, 0};  // the daemon's defaults
   Attachment attachment_;
   Mapping memory_;
   RxRing& ring_;

@@ -52,7 +52,7 @@ class BarePort {
     if (::recv(tenant_.get(), &hello, sizeof(hello), 0) != static_cast<ssize_t>(sizeof(hello)) ||
         hello.magic != VSWITCH_RING_MAGIC)
       throw Error(EPROTO, "read the hello at", spec_.socket);
-    const vswitch_geometry geometry{1, 1, spec_.ring_frames, spec_.arena_bytes};
+    const vswitch_geometry geometry{1, 1, spec_.ring_frames, spec_.arena_bytes, 0};
     attachment_ = std::make_unique<Attachment>(geometry, 0, false);
     welcome();
     attachment_->close_files();

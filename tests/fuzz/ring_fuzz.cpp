@@ -23,7 +23,7 @@ namespace {
 
 using namespace vswitch;
 
-constexpr vswitch_geometry kGeometry{1, 1, 64, 256 << 10};
+constexpr vswitch_geometry kGeometry{1, 1, 64, 256 << 10, 0};
 constexpr std::size_t kBurst = 16;  // frames put at once: large ones take their time under sanitizers
 constexpr std::size_t kLongestInput = 4096;
 
@@ -53,7 +53,7 @@ class Block {
   [[nodiscard]] std::byte* arena() const { return bytes_ + vswitch_arena_offset(&kGeometry); }
 
  private:
-  static std::size_t size() { return vswitch_producer_bytes(&kGeometry); }
+  static std::size_t size() { return vswitch_producer_bytes(&kGeometry, 0); }
   static std::size_t used() { return vswitch_arena_offset(&kGeometry) + kGeometry.arena_bytes + VSWITCH_RING_GUARD; }
   std::byte* bytes_;
 };

@@ -181,7 +181,7 @@ class Hostile(unittest.TestCase):
 
     def test_garbage_after_the_hello(self):
         chance = random.Random(self.seed)
-        hello = struct.pack("=IHHII64s", 0x76727767, 1, 1, 31, 0, b"")
+        hello = struct.pack("=IHHII64s", 0x76727767, 2, 2, 31, 0, b"")
         attached = 0
         with CountedFlow(self.site["green"], GREEN, self.site["gray"], GRAY) as flow:
             for _ in range(200):

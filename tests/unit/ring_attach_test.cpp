@@ -158,7 +158,8 @@ TEST(RingAttach, RefusesBadHellos) {
     return answer_to(net.socket(0), std::as_bytes(std::span(&hello, 1)));
   };
   EXPECT_EQ(answer_to_hello([](vswitch_hello& h) { h.magic ^= 1; }), EPROTO);
-  EXPECT_EQ(answer_to_hello([](vswitch_hello& h) { h.version_min = h.version_max = 2; }), EPROTONOSUPPORT);
+  EXPECT_EQ(answer_to_hello([](vswitch_hello& h) { h.version_min = h.version_max = VSWITCH_RING_VERSION + 1; }),
+            EPROTONOSUPPORT);
   EXPECT_EQ(answer_to_hello([](vswitch_hello& h) { h.version_min = h.version_max = 0; }), EPROTONOSUPPORT);
   EXPECT_EQ(answer_to_hello([](vswitch_hello& h) { h.version_max = 9; }), 0) << "a common version is enough";
   std::mt19937_64 random(3);

@@ -364,7 +364,7 @@ class RawTenant {
     if (::send(control.get(), &greeting, sizeof(greeting), 0) < 0) throw_errno("say hello to", path);
     receive_welcome();
     if (welcome.error != 0) throw Error(welcome.error, "attach to", path, welcome.message);
-    geometry = {welcome.queues, welcome.rx_rings, welcome.ring_frames, welcome.arena_bytes};
+    geometry = {welcome.queues, welcome.rx_rings, welcome.ring_frames, welcome.arena_bytes, welcome.direct_bytes};
     switch_memory = Mapping::shared(fds[0].get(), vswitch_switch_memory_bytes(&geometry), false);
     tenant_memory = Mapping::shared(fds[1].get(), vswitch_tenant_memory_bytes(&geometry), true);
   }

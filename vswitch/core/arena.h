@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "vswitch/core/frame.h"
 #include "vswitch/net/mac.h"
 
 // Direct mode: a device reads frames out of a tenant's memory, and writes frames into it, without a copy by the CPU.
@@ -16,11 +17,22 @@
 
 namespace vswitch {
 
+/// Memory that a device writes frames for a port into. A frame that is lent from it, with Frame::kept pointing into
+/// `kept`, the port's queue keeps instead of copying it.
+struct ReceiveMemory {
+  static constexpr std::size_t kLine = 64;
+  std::span<std::byte> bytes;  ///< from a multiple of kLine
+  Kept* kept = nullptr;        ///< one for each line of `bytes`; a frame has that of its first
+};
+
 /// The memory of one attached tenant. Valid from Arenas::add() to Arenas::remove().
 struct Arena {
-  std::string uplink;              ///< name of the port's uplink
-  std::string port;                ///< full name
-  std::span<std::byte> sent_from;  ///< whole pages that the tenant writes; the frames it sends lie in them
+  std::string uplink;                        ///< name of the port's uplink
+  std::uint16_t vlan = 0;                    ///< of the port, 0: none
+  Mac mac;                                   ///< likewise
+  std::span<std::byte> sent_from;            ///< whole pages that the tenant writes; the frames it sends lie in them
+  std::vector<ReceiveMemory> received_into;  ///< one a worker; or none, and why_no_slots says why
+  std::string why_no_slots;
 };
 
 /// An uplink that lets its device use tenants' memory. Control thread only.
@@ -33,11 +45,13 @@ class ArenaUser {
 
   /// Name of the uplink whose tenants it serves.
   [[nodiscard]] virtual const std::string& uplink() const noexcept = 0;
+  /// Bytes of each worker's Arena::received_into. 0: the device does not write into tenants' memory.
+  [[nodiscard]] virtual std::uint32_t receive_bytes() const noexcept = 0;
   /// A tenant attached.
   virtual void arena_came(const Arena& arena) noexcept = 0;
   /// A tenant is going. No frame of it can come any more. When this returns no device uses its memory.
   virtual void arena_goes(const Arena& arena) noexcept = 0;
-  /// "direct", or "staged: " and why.
+  /// "direct", or what is staged and why.
   [[nodiscard]] virtual std::string how(const Arena& arena) const = 0;
 };
 

@@ -10,11 +10,12 @@
  * vswitchd. A ring is a producer block in its producer's memory {head line, descriptors, arena} and a pair of consumer
  * lines {tail, need_wake} in its consumer's memory. head and tail count descriptors and run freely modulo 2^32; slot =
  * index & (ring_frames - 1). The producer lays frames into the arena back to back, each from a multiple of 64 bytes and
- * never across the arena's end, fills the descriptor, then releases head. The consumer acquires head, uses the frames
- * in order, then releases tail. Before it sleeps, a consumer sets need_wake to a value that is neither 0 nor its last
- * one and looks at head once more; a producer that finds a value it has not yet answered, after it has released head,
- * wakes it: the tenant by adding 1 to the queue pair's eventfd, the switch by sending a byte through the queue pair's
- * stream socket. */
+ * never across the arena's end, fills the descriptor, then releases head. (In an RX ring a frame may also lie behind
+ * the arena, where a device wrote it: the descriptor's offset says so.) The consumer acquires head, uses the frames in
+ * order, then releases tail. Before it sleeps, a consumer sets need_wake to a value that is neither 0 nor its last one
+ * and looks at head once more; a producer that finds a value it has not yet answered, after it has released head, wakes
+ * it: the tenant by adding 1 to the queue pair's eventfd, the switch by sending a byte through the queue pair's stream
+ * socket. */
 #ifndef VSWITCH_RING_H
 #define VSWITCH_RING_H
 
@@ -26,7 +27,7 @@ extern "C" {
 #endif
 
 #define VSWITCH_RING_MAGIC 0x76727767u /* "vrwg" */
-#define VSWITCH_RING_VERSION 1u
+#define VSWITCH_RING_VERSION 2u
 #define VSWITCH_RING_LINE 64u   /* index lines, frame alignment */
 #define VSWITCH_RING_GUARD 128u /* readable bytes behind an arena: fixed-size copies may read past the last frame */
 #define VSWITCH_RING_MAX_QUEUES 16u
@@ -113,6 +114,7 @@ struct vswitch_welcome {
   uint32_t rx_rings; /* per queue pair: workers of the switch */
   uint32_t ring_frames;
   uint32_t arena_bytes;
+  uint32_t direct_bytes;
   uint32_t features; /* granted */
   uint32_t mtu;      /* payload bytes behind the Ethernet header */
   uint16_t vlan;     /* the port's access VLAN, 0 none */
@@ -148,14 +150,15 @@ struct vswitch_geometry {
   uint32_t rx_rings;
   uint32_t ring_frames;
   uint32_t arena_bytes;
+  uint32_t direct_bytes; /* behind the arena of each RX ring: what an uplink's device writes into by itself */
 };
 
 #define VSWITCH_RING_PAGE 4096u
 
-/* Bytes of a producer block: head line, descriptors, arena, guard, up to a whole page. */
-static inline size_t vswitch_producer_bytes(const struct vswitch_geometry* g) {
+/* Bytes of a producer block: head line, descriptors, arena, `direct` bytes, guard, up to a whole page. */
+static inline size_t vswitch_producer_bytes(const struct vswitch_geometry* g, uint32_t direct) {
   size_t bytes = VSWITCH_RING_LINE + (size_t)g->ring_frames * sizeof(struct vswitch_descriptor) + g->arena_bytes +
-                 VSWITCH_RING_GUARD;
+                 direct + VSWITCH_RING_GUARD;
   return (bytes + VSWITCH_RING_PAGE - 1) / VSWITCH_RING_PAGE * VSWITCH_RING_PAGE;
 }
 
@@ -170,7 +173,8 @@ static inline size_t vswitch_tx_consumer_offset(uint32_t queue) {
   return (size_t)queue * sizeof(struct vswitch_consumer_lines);
 }
 static inline size_t vswitch_rx_producer_offset(const struct vswitch_geometry* g, uint32_t queue, uint32_t worker) {
-  return vswitch_consumers_bytes(g->queues) + ((size_t)queue * g->rx_rings + worker) * vswitch_producer_bytes(g);
+  return vswitch_consumers_bytes(g->queues) +
+         ((size_t)queue * g->rx_rings + worker) * vswitch_producer_bytes(g, g->direct_bytes);
 }
 static inline size_t vswitch_switch_memory_bytes(const struct vswitch_geometry* g) {
   return vswitch_rx_producer_offset(g, g->queues, 0);
@@ -181,7 +185,7 @@ static inline size_t vswitch_rx_consumer_offset(const struct vswitch_geometry* g
   return ((size_t)queue * g->rx_rings + worker) * sizeof(struct vswitch_consumer_lines);
 }
 static inline size_t vswitch_tx_producer_offset(const struct vswitch_geometry* g, uint32_t queue) {
-  return vswitch_consumers_bytes((size_t)g->queues * g->rx_rings) + (size_t)queue * vswitch_producer_bytes(g);
+  return vswitch_consumers_bytes((size_t)g->queues * g->rx_rings) + (size_t)queue * vswitch_producer_bytes(g, 0);
 }
 static inline size_t vswitch_tenant_memory_bytes(const struct vswitch_geometry* g) {
   return vswitch_tx_producer_offset(g, g->queues);
