@@ -7,7 +7,7 @@ build="g++ cmake ninja-build pkg-config git python3 mandoc
   nlohmann-json3-dev libvalijson-dev libspdlog-dev libnl-3-dev libnl-route-3-dev liburing-dev libsystemd-dev
   libboost-program-options-dev libgtest-dev libibverbs-dev
   iproute2 iputils-ping util-linux procps"
-test="clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev llvm-14 binutils iperf3 ethtool
+test="clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev llvm-14 binutils iperf3 ethtool valgrind
   ibverbs-providers ibverbs-utils perftest python3-pyverbs"
 
 case "${1:-}" in

@@ -24,6 +24,7 @@
 
 #include "tests/softnic/core/board.h"
 #include "tests/softnic/daemon/remote_fabric.h"
+#include "tests/softnic/kernel/local_fabric.h"
 #include "tests/softnic/kernel/session.h"
 
 namespace softnic {
@@ -31,12 +32,18 @@ namespace {
 
 constexpr char kNodes[] = "/dev/infiniband/uverbs";
 
+/// The device is one of this process (softnic.h), or a daemon's.
+std::unique_ptr<Fabric> open_fabric(const std::string& directory, Board& board) {
+  if (auto local = find_local_device(directory)) return std::make_unique<LocalFabric>(std::move(local));
+  return std::make_unique<RemoteFabric>(directory + "/socket", board);
+}
+
 /// One open of the device.
 struct OpenDevice {
   explicit OpenDevice(const std::string& directory)
-      : board(directory + "/board", false), fabric(directory + "/socket", *board), session(fabric, *board) {}
+      : board(directory + "/board", false), fabric(open_fabric(directory, *board)), session(*fabric, *board) {}
   BoardFile board;
-  RemoteFabric fabric;
+  std::unique_ptr<Fabric> fabric;
   Session session;
 };
 
@@ -156,17 +163,12 @@ template <typename Map>
 void* map_any(Map real, void* at, size_t bytes, int protection, int flags, int fd, off_t offset) {
   const auto device = fd < 0 ? nullptr : softnic::find(fd);
   if (!device) return real(at, bytes, protection, flags, fd, offset);
-  std::uint8_t* page = device->session.page(static_cast<std::uint64_t>(offset));
-  if (page == nullptr || bytes != softnic::Nic::kUarBytes) {
+  const softnic::Session::Page page = device->session.page(static_cast<std::uint64_t>(offset));
+  if (page.fd < 0 || bytes != softnic::Nic::kUarBytes) {
     errno = EINVAL;
     return MAP_FAILED;
   }
-  // A second mapping of the same shared page: old_size 0 of mremap(2).
-  void* mapped = mremap(page, 0, bytes, MREMAP_MAYMOVE);
-  if (mapped != MAP_FAILED && (flags & MAP_FIXED) != 0) {
-    mapped = mremap(mapped, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at);
-  }
-  return mapped;
+  return real(at, bytes, protection, flags, page.fd, page.offset);
 }
 
 }  // namespace

@@ -148,12 +148,14 @@ int Session::execute(std::span<const std::uint8_t> written) {
   return (this->*handler)(*command);
 }
 
-std::uint8_t* Session::page(std::uint64_t offset) {
+Session::Page Session::page(std::uint64_t offset) const noexcept {
   const std::uint64_t number = offset / kPage;
   const std::uint64_t kind = number >> 8 & 0xff;
   const bool register_page =
       kind == MLX5_IB_MMAP_REGULAR_PAGE || kind == MLX5_IB_MMAP_WC_PAGE || kind == MLX5_IB_MMAP_NC_PAGE;
-  return register_page ? nic_.uar(static_cast<std::uint32_t>(number & 0xff)) : nullptr;
+  const std::uint64_t index = number & 0xff;
+  if (!register_page || index >= Nic::kUars) return {};
+  return {nic_.uar_fd(), static_cast<off_t>(index * Nic::kUarBytes)};
 }
 
 void Session::async_event(std::uint32_t type, std::uint64_t element) {

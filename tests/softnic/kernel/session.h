@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -25,8 +27,12 @@ class Session {
 
   /// Carries out what the library wrote. @return 0 or a positive errno.
   int execute(std::span<const std::uint8_t> written);
-  /// The page of an mmap of the device at `offset`. nullptr: EINVAL.
-  [[nodiscard]] std::uint8_t* page(std::uint64_t offset);
+  /// What an mmap of the device at `offset` maps.
+  struct Page {
+    int fd = -1;  ///< -1: there is nothing
+    off_t offset = 0;
+  };
+  [[nodiscard]] Page page(std::uint64_t offset) const noexcept;
 
  private:
   using Handler = int (Session::*)(Command&);

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -45,10 +46,14 @@ void nap(long ns) noexcept {
 
 Nic::Nic(Fabric& fabric, Board& board, AsyncEvent event)
     : fabric_(fabric), board_(board), event_(std::move(event)), fatal_seen_(board.fatal.load()) {
+  uar_fd_ = memfd_create("softnic-uar", MFD_CLOEXEC);
+  constexpr std::size_t kAll = std::size_t{kUars} * kUarBytes;
+  void* pages = MAP_FAILED;
+  if (uar_fd_ >= 0 && ftruncate(uar_fd_, kAll) == 0)
+    pages = mmap(nullptr, kAll, PROT_READ | PROT_WRITE, MAP_SHARED, uar_fd_, 0);
+  if (pages == MAP_FAILED) throw std::bad_alloc();
   for (std::uint32_t i = 0; i < kUars; ++i) {
-    void* page = mmap(nullptr, kUarBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED) throw std::bad_alloc();
-    uars_.push_back(static_cast<std::uint8_t*>(page));
+    uars_.push_back(static_cast<std::uint8_t*>(pages) + std::size_t{i} * kUarBytes);
     for (std::uint32_t k = 0; k < 2; ++k) {
       doorbells_.push_back(
           std::make_unique<Doorbell>(uars_.back(), kBlueFlameStart + k * kBlueFlameBytes, kBlueFlameBytes / 2));
@@ -62,7 +67,8 @@ Nic::Nic(Fabric& fabric, Board& board, AsyncEvent event)
 Nic::~Nic() {
   stop_ = true;
   thread_.join();
-  for (std::uint8_t* page : uars_) munmap(page, kUarBytes);
+  munmap(uars_.front(), std::size_t{kUars} * kUarBytes);
+  close(uar_fd_);
 }
 
 std::unique_lock<std::mutex> Nic::lock() {
@@ -71,8 +77,6 @@ std::unique_lock<std::mutex> Nic::lock() {
   --waiting_;
   return held;
 }
-
-std::uint8_t* Nic::uar(std::uint32_t index) { return index < uars_.size() ? uars_[index] : nullptr; }
 
 std::uint32_t Nic::assign_doorbell(QueuePair& qp) {
   // Register 0 has no BlueFlame buffer in the driver's eyes and works like the others here.

@@ -76,8 +76,8 @@ class Nic : private Sink, private FrameOut {
   std::unordered_map<std::uint32_t, std::unique_ptr<WorkQueue>> wqs;
   std::unordered_map<std::uint32_t, std::unique_ptr<QueuePair>> qps;
 
-  /// A page that the driver maps to ring doorbells. Its registers stay valid as long as this object.
-  [[nodiscard]] std::uint8_t* uar(std::uint32_t index);
+  /// Memory of kUars pages that the driver maps to ring doorbells.
+  [[nodiscard]] int uar_fd() const noexcept { return uar_fd_; }
   /// The least used BlueFlame register. @return its index as the driver counts them (4 a page, 2 usable).
   [[nodiscard]] std::uint32_t assign_doorbell(QueuePair& qp);
 
@@ -114,6 +114,7 @@ class Nic : private Sink, private FrameOut {
   std::mutex mutex_;
   std::atomic<int> waiting_{0};
   std::atomic<bool> stop_{false};
+  int uar_fd_ = -1;
   std::vector<std::uint8_t*> uars_;
   std::vector<std::unique_ptr<Doorbell>> doorbells_;
   std::uint64_t arm_writes_ = 0;
