@@ -18,11 +18,12 @@ import offload_tcp  # noqa: E402
 import ring_speed  # noqa: E402
 import scale  # noqa: E402
 import tap  # noqa: E402
+import uplink_verbs  # noqa: E402
 
 BENCHES = {"ring_forward": ring_speed.ring_forward, "ring_raw": ring_speed.ring_raw, "ports_scale": scale.ports_scale,
            "tap_tcp": tap.tap_tcp, "idle": scale.idle, "neighbour": harm.neighbour, "reattach": harm.reattach,
            "offload_gso": offload_gso.offload_gso, "offload_checksum": offload_checksum.offload_checksum,
-           "offload_tcp": offload_tcp.offload_tcp}
+           "offload_tcp": offload_tcp.offload_tcp, "uplink_verbs": uplink_verbs.uplink_verbs}
 
 
 def main():

@@ -3,7 +3,7 @@
 #
 # usage: tests/bench/run.sh [NAME...] [--seconds S] [--runs N] [--fifo]
 #   NAME       ring_forward, ring_raw, ports_scale, tap_tcp, idle, neighbour, reattach, offload_gso,
-#              offload_checksum, offload_tcp; none: all of them
+#              offload_checksum, offload_tcp, uplink_verbs; none: all of them
 #   --seconds  how long each measurement takes (1)
 #   --runs     how many there are of each, interleaved; the median is what counts (5)
 #   --fifo     pinned processes and the daemon run as SCHED_FIFO 50, which the line's env says
@@ -26,6 +26,7 @@ if [ -z "${VSWITCH_BUILD:-}" ]; then
   export VSWITCH_BUILD=$root/build/release
   [ -f "$VSWITCH_BUILD/build.ninja" ] || cmake --preset release >&2
   cmake --build --preset release -j "${VSWITCH_JOBS:-$(nproc)}" --target \
-    vswitchd vswitchctl ring_flow ring_hop ring_bare ring_hostile tap_copier gso_speed checksum_speed ring_tcp tcp_end >&2
+    vswitchd vswitchctl ring_flow ring_hop ring_bare ring_hostile tap_copier gso_speed checksum_speed ring_tcp tcp_end \
+    uplink_verbs >&2
 fi
 exec python3 -B tests/bench/main.py "$@"
