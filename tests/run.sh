@@ -106,7 +106,7 @@ part_verbs() {
   VSWITCH_TEST_UPLINK=verbs step "netns tests verbs" netns_tests dev 1 test_ping test_vlan test_modes test_mtu test_reload \
     test_stop test_stats test_errors test_offloads test_offload_tcp test_gro test_ring test_hostile test_workers test_idle
   VSWITCH_TEST_UPLINK=verbs VSWITCH_TEST_NIC=neutral step "netns tests verbs, not mlx5" netns_tests dev 1 test_ping \
-    test_vlan test_modes test_offload_tcp test_uplink_verbs
+    test_vlan test_modes test_offload_tcp test_uplink_verbs test_uplink_verbs_tcp
 }
 part_kernel() { need dev && step "kernel differential" python3 tests/kernel/macvlan_differential.py; }
 part_asan() {

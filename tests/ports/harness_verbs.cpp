@@ -60,7 +60,7 @@ class SoftNic {
 };
 
 //   this process's namespace          the cable's          the peer's namespace
-//   VerbsUplink -- up0 == software NIC == cable0 ===veth=== far0 -- RawSocket
+//   VerbsUplink -- nic0 == software NIC == cable0 ===veth=== far0 -- RawSocket
 class VerbsHarness final : public Harness {
  public:
   VerbsHarness() {
@@ -68,7 +68,7 @@ class VerbsHarness final : public Harness {
       shell("ip link add cable0 type veth peer name far0 netns " + peer_.path() + " && ip link set cable0 up");
     });
     peer_.run([] { shell("ip link set far0 up"); });
-    nic_.emplace("--port wire=cable0@" + cable_.path() + ",kernel=up0");
+    nic_.emplace("--port wire=cable0@" + cable_.path() + ",kernel=nic0");
   }
 
   Traits traits() const override {
@@ -80,7 +80,7 @@ class VerbsHarness final : public Harness {
     return traits;
   }
   std::unique_ptr<Port> make_port(PortContext& context) override {
-    return std::make_unique<VerbsUplink>(UplinkSpec{"wire", "up0", UplinkDriver::verbs}, context);
+    return std::make_unique<VerbsUplink>(UplinkSpec{"wire", "nic0", UplinkDriver::verbs}, context);
   }
   void connect(Port& port, TestReactor& reactor) override {
     Steering wanted;

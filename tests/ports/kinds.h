@@ -21,6 +21,7 @@ struct OffloadKind {
   OffloadCaps gives = OffloadCaps::all();  ///< unfinished frames that the far end's own system hands to the switch
   bool vouches = false;                    ///< its DATA_VALID is a kernel's word, not a tenant's
   bool is_uplink = false;
+  bool behind_nic = false;  ///< between port and far end is a NIC: it finishes frames, and it takes its time
 };
 inline void PrintTo(const OffloadKind& kind, std::ostream* out) { *out << kind.kind.name; }
 
@@ -30,6 +31,7 @@ inline std::vector<OffloadKind> offload_kinds() {
   static constexpr OffloadCaps kNone{};
   static constexpr OffloadCaps kChecksum{.checksum = true};
   static constexpr OffloadCaps kNoEcn{.checksum = true, .tso4 = true, .tso6 = true, .uso = true};
+  static constexpr OffloadCaps kTcp{.checksum = true, .tso4 = true, .tso6 = true};
   return {{{"ring", [] { return make_ring_harness(); }}, kAll},
           {{"ring_no_ecn", [] { return make_ring_harness(kNoEcn); }}, kNoEcn},
           {{"ring_csum", [] { return make_ring_harness(kChecksum); }}, kChecksum},
@@ -38,7 +40,8 @@ inline std::vector<OffloadKind> offload_kinds() {
           {{"tap_plain", [] { return make_tap_harness(false); }}, kNone, kNone},
           {{"loop", [] { return make_loop_harness(); }}, kAll, kAll, true},
           {{"loop_plain", [] { return make_loop_harness(kNone); }}, kNone, kAll, true},
-          {{"af_packet", [] { return make_af_packet_harness(); }}, kAll, kAll, true, true}};
+          {{"af_packet", [] { return make_af_packet_harness(); }}, kAll, kAll, true, true},
+          {{"verbs", [] { return make_verbs_harness(); }}, kTcp, kNone, true, true, true}};
 }
 
 }  // namespace vswitch::test

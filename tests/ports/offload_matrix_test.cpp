@@ -193,6 +193,7 @@ TEST_P(OffloadMatrix, ArrivesAsTheKernelWouldSendIt) {
     Shape shape{1, sent.frame.offload};
     if (!shape.offload.needs_checksum()) shape.offload = {};
     shape = through(through(shape, from.gives, segments), to.takes, segments);
+    if (to.behind_nic) shape = through(shape, {}, segments);
     const auto arrived = canonical(joined.forward({&sent.frame, 1}, shape.frames));
     const std::string wrong = judge(shape, arrived) + difference(sent.finished, finish(arrived));
     EXPECT_EQ(wrong, "");
@@ -219,10 +220,11 @@ TEST_P(OffloadMatrix, SegmentsSayTheSameMergedOrNot) {
     for (auto more = joined.leftovers(1); !more.empty(); more = joined.leftovers(1)) {
       arrived.insert(arrived.end(), more.begin(), more.end());
     }
-    if (merges)
-      EXPECT_LT(arrived.size(), segments.size());
-    else
+    if (!merges) {
       EXPECT_EQ(arrived.size(), segments.size());
+    } else if (!from.behind_nic) {  // which may hand them over one by one
+      EXPECT_LT(arrived.size(), segments.size());
+    }
     EXPECT_EQ(difference(cut.finished, finish(canonical(std::move(arrived)))), "");
   }
 }

@@ -77,12 +77,14 @@ void PairSwitch::step() noexcept {
 }
 
 std::vector<TestFrame> PairSwitch::forward(std::span<const TestFrame> frames, std::size_t expected) {
+  const Counter& taken = from_->port->counters(0).rx_frames;
+  const std::uint64_t all = taken.read() + frames.size();
   for (const TestFrame& frame : frames) {
     if (!from_->far->send(frame)) throw_errno("send", "a test frame");
   }
   std::vector<TestFrame> arrived;
   const Nanoseconds end = monotonic_now() + kPatience;
-  while (arrived.size() < expected && monotonic_now() < end) {
+  while ((arrived.size() < expected || taken.read() < all) && monotonic_now() < end) {
     step();
     append(arrived, to_->far->read(1));
   }
