@@ -20,6 +20,7 @@ enum class Counter : std::uint8_t {
   kernel_tx,          ///< frames that the kernel's netdev sent
   loopback,           ///< copies that stayed inside the NIC
   delivered,          ///< copies steered to a queue pair
+  copies,             ///< that frames of the wire had beyond the first: for a queue pair, or for the kernel
   drop_rule,          ///< dropped by a rule that says so
   drop_no_buffer,     ///< the receive queue held no work request
   drop_length,        ///< longer than its receive buffers: completion with error

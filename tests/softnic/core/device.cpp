@@ -87,6 +87,8 @@ void Device::from_wire(std::uint8_t port, Bytes frame) {
   }
   steering_.classify(port, frame, parse(frame), steered_);
   if (steered_.dropped) board_.count(Counter::drop_rule);
+  const std::size_t takers = steered_.to.size() + (steered_.kernel ? 1 : 0);
+  if (takers > 1) board_.count(Counter::copies, takers - 1);
   deliver(port, frame);
   if (steered_.kernel) to_kernel(port, frame);
 }

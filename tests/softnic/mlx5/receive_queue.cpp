@@ -106,6 +106,7 @@ bool ReceiveQueue::receive(const Delivery& to, Bytes frame, const Headers& heade
     board_.count(Counter::drop_no_buffer);
     return true;
   }
+  if (poisoned_ == head_) look();  // posted since the round began: it must not be overwritten later
   const bool strip = identity_.strip_vlan && headers.tagged;
   const std::size_t hole = strip ? 12 : frame.size();  // the tag lies behind the addresses
   const std::size_t total = frame.size() - (strip ? 4 : 0);
@@ -152,6 +153,7 @@ void ReceiveQueue::flush() noexcept {
     completion.wqe_counter = head_++;
     completions_.push(completion);
   }
+  poisoned_ = head_;  // they are the driver's again
 }
 
 void ReceiveQueue::reset() noexcept {
