@@ -113,7 +113,7 @@ part_asan() {
   need dev && need asan || return
   step "unit tests asan" unit_tests asan 600
   step "netns tests asan" netns_tests asan 4 test_ping test_stop test_reload test_ring test_hostile test_offloads test_gro \
-    test_uplink_verbs
+    test_uplink_verbs test_uplink_verbs_direct
 }
 part_tsan() {
   need dev && need tsan || return

@@ -41,11 +41,16 @@ Verbs<ibv_cq_ex> open_cq(const Device& device, ibv_comp_channel* channel, bool v
   return cq;
 }
 
-/// Waits for what takes a device and a worker microseconds. @return false: not even in 50 ms
+void ring(int bell) noexcept {
+  const std::uint64_t one = 1;
+  static_cast<void>(::write(bell, &one, sizeof(one)));
+}
+
+/// Waits for what takes a device and a worker microseconds. @return false: not even in 200 ms
 template <class Done>
 bool wait_until(const Done& done) noexcept {
   constexpr std::chrono::microseconds kNap{50};
-  constexpr int kNaps = 1000;
+  constexpr int kNaps = 4000;
   for (int i = 0; i < kNaps; ++i) {
     if (done()) return true;
     std::this_thread::sleep_for(kNap);
@@ -56,12 +61,12 @@ bool wait_until(const Done& done) noexcept {
 }  // namespace
 
 QueueSet::QueueSet(const Device& device, const DirectMemory& direct, std::uint32_t stride, Quiescence& quiescence,
-                   int trouble_fd)
+                   Bells bells)
     : device_(device),
       direct_(direct),
       stride_(stride),
       quiescence_(quiescence),
-      trouble_fd_(trouble_fd),
+      bells_(bells),
       vlan_strip_(device.capabilities().vlan_strip),
       channel_(open_channel(device)),
       cq_(open_cq(device, channel_.get(), vlan_strip_)),
@@ -85,6 +90,7 @@ QueueSet::Arrived QueueSet::read_completion() noexcept {
 
 std::size_t QueueSet::receive(Burst& out, PortCounters& counters) noexcept {
   lent_count_ = 0;
+  if (published_sender_.load()->keeps()) reclaim();  // tenants wait for the room, however busy the wire is
   std::size_t taken = 0;
   if (has_kept_ && out.room() > 0) {
     has_kept_ = false;
@@ -197,8 +203,7 @@ bool QueueSet::arm() noexcept {
 
 void QueueSet::mark_broken(std::uint32_t index) noexcept {
   if (broken_[index].exchange(true, std::memory_order_acq_rel)) return;
-  const std::uint64_t one = 1;
-  static_cast<void>(::write(trouble_fd_, &one, sizeof(one)));
+  ring(bells_.trouble);
 }
 
 bool QueueSet::mark_broken(const ibv_qp* qp) noexcept {
@@ -245,7 +250,8 @@ void QueueSet::retire(std::unique_ptr<ReceivePair> old) noexcept {
   old->close();
   quiescence_.wait();
   old->flush();
-  wait_until([&old] { return old->empty(); });
+  ring(bells_.worker);
+  static_cast<void>(wait_until([&old] { return old->empty(); }));  // a dead device's pair never is
   pairs_[old->tag() % kMostPairs].store(nullptr, std::memory_order_seq_cst);
   quiescence_.wait();
 }

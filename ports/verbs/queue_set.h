@@ -35,10 +35,13 @@ class QueueSet {
   /// Receive pairs of one worker, the shared one included, and the one that is about to replace another.
   static constexpr std::uint32_t kMostPairs = 128;
 
-  /// Control thread. @param direct outlives this; @param stride bytes of a receive buffer; @param trouble_fd an eventfd
-  /// that is written when a pair broke. Throws Error.
-  QueueSet(const Device& device, const DirectMemory& direct, std::uint32_t stride, Quiescence& quiescence,
-           int trouble_fd);
+  /// What a worker's set tells by writing 1 to eventfds.
+  struct Bells {
+    int trouble;  ///< to the control thread: a pair broke
+    int worker;   ///< to the worker: look at your queue, whatever events there were
+  };
+  /// Control thread. @param direct outlives this; @param stride bytes of a receive buffer. Throws Error.
+  QueueSet(const Device& device, const DirectMemory& direct, std::uint32_t stride, Quiescence& quiescence, Bells bells);
 
   // The worker's side; see Queue in vswitch/core/port.h.
   [[nodiscard]] std::size_t receive(Burst& out, PortCounters& counters) noexcept;
@@ -102,7 +105,7 @@ class QueueSet {
   const DirectMemory& direct_;
   const std::uint32_t stride_;
   Quiescence& quiescence_;
-  const int trouble_fd_;
+  const Bells bells_;
   const bool vlan_strip_;
   Verbs<ibv_comp_channel> channel_;
   Verbs<ibv_cq_ex> cq_;

@@ -19,7 +19,7 @@ VerbsQueue::VerbsQueue(PortCounters& counters)
 
 void VerbsQueue::nudge() noexcept {
   const std::uint64_t one = 1;
-  static_cast<void>(::write(nudge_.get(), &one, sizeof(one)));
+  static_cast<void>(::write(bell(), &one, sizeof(one)));
 }
 
 void VerbsQueue::connect(QueueSet& set) {

@@ -22,6 +22,8 @@ class VerbsQueue final : public Queue {
   void disconnect() noexcept;
   /// Control thread: makes the worker look, whether the device asked for it or not.
   void nudge() noexcept;
+  /// Any thread: an eventfd; writing 1 to it nudges.
+  [[nodiscard]] int bell() const noexcept { return nudge_.get(); }
   /// Control thread. What is sent while the link is down would wait in the device for nobody.
   void set_link(bool up) noexcept { link_up_.store(up, std::memory_order_relaxed); }
 

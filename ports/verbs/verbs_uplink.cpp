@@ -71,7 +71,8 @@ void VerbsUplink::open_device() {
     throw_errno("set up events of", opened->device.name());
   for (std::size_t w = 0; w < context_.workers; ++w) {
     opened->sets.push_back(std::make_unique<QueueSet>(opened->device, opened->direct, verbs::stride_for(now.mtu),
-                                                      context_.quiescence, now.trouble.get()));
+                                                      context_.quiescence,
+                                                      QueueSet::Bells{now.trouble.get(), now.queues[w]->bell()}));
   }
   for (const Arena* arena : context_.arenas.present()) {
     if (spec_.direct && arena->uplink == spec_.name) opened->direct.add(*arena);

@@ -32,6 +32,7 @@ struct Traits {
   bool vlan_beside = false;         ///< a tag sent by the far end arrives in Frame::vlan; else inside the bytes
   bool sends_any_length = false;    ///< the far end can send runts
   bool sends_bad_offloads = false;  ///< the far end can send offload headers that contradict the frame
+  bool behind_nic = false;          ///< there is a NIC between, which takes its time, and may be slower than we are
   bool never_full = false;          ///< whatever is transmitted, the far end's kernel takes at once
   bool finishes = false;            ///< between port and far end all checksums are there and GSO frames are cut
   bool one_worker = false;          ///< what one MAC gets comes to one worker

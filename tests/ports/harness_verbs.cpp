@@ -74,6 +74,7 @@ class VerbsHarness final : public Harness {
   Traits traits() const override {
     Traits traits;
     traits.vlan_beside = true;
+    traits.behind_nic = true;
     traits.never_full = true;  // the NIC drops what the wire does not take
     traits.finishes = true;
     traits.one_worker = true;

@@ -52,11 +52,11 @@ Switch::Switch(const WorkersSpec& workers, Reactor& reactor, PortFactory factory
 Switch::~Switch() {
   reactor_.cancel(refresh_);
   datapath_.stop();
-  for (const auto& [name, running] : state_.ports) {
+  for (const auto& [name, running] : state_.uplinks) {  // first: their devices let go of what the ports have
     datapath_.remove_port(*running.port);
     running.port->stop();
   }
-  for (const auto& [name, running] : state_.uplinks) {
+  for (const auto& [name, running] : state_.ports) {
     datapath_.remove_port(*running.port);
     running.port->stop();
   }
