@@ -244,7 +244,11 @@ void RingPort::attach(Fd& socket, const vswitch_hello& hello, const ucred& peer)
                                   welcome.direct_bytes};
   attachment_ = std::make_unique<Attachment>(geometry, first_worker_, user != nullptr);
   arena_ = {spec_.uplink, spec_.vlan, spec_.mac, attachment_->tenant_memory(), attachment_->received_into(), ""};
-  if (geometry.queues > 1) arena_.why_no_slots = "it has several queue pairs";
+  if (user == nullptr) arena_.sent_from = {};
+  if (arena_.received_into.empty()) {
+    arena_.why_no_slots =
+        geometry.queues > 1 ? "it has several queue pairs" : "it attached before this uplink was there";
+  }
   context_.arenas.add(arena_);
   std::vector<int> fds{attachment_->switch_fd(), attachment_->tenant_fd()};
   for (std::uint32_t q = 0; q < geometry.queues; ++q)

@@ -25,7 +25,12 @@ void DirectMemory::publish() {
 }
 
 void DirectMemory::add(const Arena& arena) noexcept {
+  if (arenas_.contains(&arena)) return;
   Entry& entry = arenas_[&arena];
+  if (arena.sent_from.empty()) {
+    entry.why_not_sends = "it attached before this uplink was there";
+    return;
+  }
   try {
     entry.sends = device_.register_memory(arena.sent_from.data(), arena.sent_from.size(), false);
     publish();

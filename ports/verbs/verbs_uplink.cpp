@@ -47,12 +47,12 @@ void VerbsUplink::start() {
 
 void VerbsUplink::stop() noexcept {
   if (!running_) return;
-  context_.arenas.remove_user(*this);
   const Running& now = *running_;
   for (const Reactor::Handle handle : {now.monitor_watch, now.trouble_watch, now.retry_timer, now.look_timer}) {
     context_.reactor.cancel(handle);
   }
   close_device();
+  context_.arenas.remove_user(*this);  // who comes after us may have them: nothing of ours writes there any more
   running_.reset();
 }
 
@@ -74,8 +74,10 @@ void VerbsUplink::open_device() {
                                                       context_.quiescence,
                                                       QueueSet::Bells{now.trouble.get(), now.queues[w]->bell()}));
   }
-  for (const Arena* arena : context_.arenas.present()) {
-    if (spec_.direct && arena->uplink == spec_.name) opened->direct.add(*arena);
+  if (spec_.direct && context_.arenas.user_of(spec_.name) == this) {
+    for (const Arena* arena : context_.arenas.present()) {
+      if (arena->uplink == spec_.name) opened->direct.add(*arena);
+    }
   }
   const verbs::Capabilities& can = opened->device.capabilities();
   now.opened = std::move(opened);

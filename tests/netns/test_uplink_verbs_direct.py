@@ -107,6 +107,22 @@ class Sends(Direct):
         self.assertIn('staged: uplink lan has "direct": false', self.port_detail("red/p"))
         self.assertEqual(self.shared_reads(lambda: self.arrives([ethernet(WIRE, RED, os.urandom(1000))])), 0)
 
+    def test_another_uplink_takes_over(self):
+        """The tenant stays attached while its uplink is replaced; what its memory was not made for stays staged."""
+        self.start(direct=False)
+        config = configuration(self.ports)
+        config["uplinks"]["lan"]["driver"] = "verbs"
+        self.daemon.write_config(config)
+        self.daemon.ctl("reload")
+        self.assertIn("sends direct, receives staged: it attached before", self.port_detail("red/p"))
+        frames = [ethernet(WIRE, RED, os.urandom(1000)) for _ in range(100)]
+        self.assertEqual(self.shared_reads(lambda: self.arrives(frames)), 100 * (1014 - HEADER))
+        config["uplinks"]["lan"]["direct"] = False
+        self.daemon.write_config(config)
+        self.daemon.ctl("reload")
+        self.assertIn("staged: ", self.port_detail("red/p"))
+        self.assertEqual(self.shared_reads(lambda: self.arrives(frames)), 0)
+
     def test_memory_that_cannot_be_registered(self):
         self.start()
         self.red.close()

@@ -47,7 +47,7 @@ class ArenaUser {
   [[nodiscard]] virtual const std::string& uplink() const noexcept = 0;
   /// Bytes of each worker's Arena::received_into. 0: the device does not write into tenants' memory.
   [[nodiscard]] virtual std::uint32_t receive_bytes() const noexcept = 0;
-  /// A tenant attached.
+  /// A tenant attached; or it was attached before, and the user does not know it yet or knows it already.
   virtual void arena_came(const Arena& arena) noexcept = 0;
   /// A tenant is going. No frame of it can come any more. When this returns no device uses its memory.
   virtual void arena_goes(const Arena& arena) noexcept = 0;
@@ -78,11 +78,24 @@ class Arenas {
     return found == users_.end() ? nullptr : *found;
   }
 
-  /// The user asks present() for those that came before it.
-  void add_user(ArenaUser& user) { users_.push_back(&user); }
-  void remove_user(ArenaUser& user) noexcept { std::erase(users_, &user); }
+  /// Of two users of one uplink (the one that is about to replace the other) the first has the arenas, until it goes.
+  void add_user(ArenaUser& user) {
+    users_.push_back(&user);
+    hand_over(user);
+  }
+  void remove_user(ArenaUser& user) noexcept {
+    std::erase(users_, &user);
+    if (ArenaUser* next = user_of(user.uplink()); next != nullptr) hand_over(*next);
+  }
 
  private:
+  void hand_over(ArenaUser& user) noexcept {
+    if (user_of(user.uplink()) != &user) return;
+    for (const Arena* arena : present_) {
+      if (arena->uplink == user.uplink()) user.arena_came(*arena);
+    }
+  }
+
   std::vector<const Arena*> present_;
   std::vector<ArenaUser*> users_;
 };
