@@ -146,7 +146,7 @@ void TxRing::release() noexcept {
 
 bool TxRing::settle() noexcept {
   std::uint32_t tail = next_;
-  if (kept_) {
+  if (kept_ && next_ - tail_ <= mask_ + 1) {  // else a corrupt head was skipped, with nothing kept
     tail = tail_;
     while (tail != next_ && !kept_[tail & mask_].load(std::memory_order_acquire)) ++tail;
   }

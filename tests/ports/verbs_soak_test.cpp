@@ -8,7 +8,6 @@
 #include <functional>
 #include <memory>
 #include <random>
-#include <regex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -198,8 +197,9 @@ class Site {
   /// The number before `what` in the uplink's line, 0 if it is not there.
   [[nodiscard]] std::uint64_t uplink_count(const std::string& what) const {
     const std::string text = uplink_says();
-    std::smatch found;
-    return std::regex_search(text, found, std::regex("(\\d+) " + what)) ? std::stoull(found[1]) : 0;
+    const std::size_t at = text.find(" " + what);
+    if (at == std::string::npos) return 0;
+    return std::stoull(text.substr(text.rfind(' ', at - 1) + 1, at));
   }
   /// `softnic fault`, `softnic link`.
   void nic_command(const std::string& verb, const std::string& words) const {
