@@ -32,6 +32,7 @@ ReceivePair::ReceivePair(const Device& device, ibv_cq* cq, std::uint32_t tag, co
 
 ReceivePair::~ReceivePair() {
   if (ReceiveSlots* slots = slots_.load(); slots != nullptr) {
+    rules_.clear();  // a queue pair with rules stays
     qp_.reset();
     slots->end_use();
   }
