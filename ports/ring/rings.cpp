@@ -83,10 +83,9 @@ TxRing::TxRing(std::byte* block, vswitch_consumer_lines& own, const vswitch_geom
 std::size_t TxRing::receive(Burst& out, std::uint16_t vlan, PortCounters& counters) noexcept {
   if (tail_ != next_) [[unlikely]]
     settle();
-  const std::uint32_t head = load_acquire(*head_);
-  const std::uint32_t available = head - next_;
+  const std::uint32_t available = load_acquire(*head_) - next_;
   if (available == 0) return 0;
-  if (head - tail_ > mask_ + 1) [[unlikely]] {
+  if (available > mask_ + 1 - (next_ - tail_)) [[unlikely]] {  // also a head that went back
     counters.drop(Drop::ring_corrupt);
     lent_ = tail_ == next_ ? available : 0;  // else when nothing is kept any more: a slot must not be lent twice
     return 1;
