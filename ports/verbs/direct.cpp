@@ -1,5 +1,7 @@
 // Which tenants' memory the device uses by itself.
 
+#include <utility>
+
 #include "ports/verbs/verbs_uplink.h"
 #include "vswitch/base/error.h"
 
@@ -20,23 +22,32 @@ void VerbsUplink::arena_came(const Arena& arena) noexcept {
   offer_slots();
 }
 
-// A pair that receives directly has slots posted that nothing takes back but its end.
+// A pair that receives directly has slots posted that nothing takes back but its end. Where there is no room for
+// another one its rule goes to the shared pair, until promote().
 void VerbsUplink::free_slots(const ReceivePair* pair) {
   for (auto& [rule, at] : running_->opened->rules) {
     if (at.pair != pair) continue;
-    at.pair = running_->opened->sets[at.worker]->replace_pair(pair);
+    QueueSet& set = *running_->opened->sets[at.worker];
+    try {
+      at.pair = set.replace_pair(pair);
+    } catch (const Error&) {
+      set.shared_pair().add_rule(running_->opened->device, rule);
+      set.remove_pair(at.pair);
+      at.pair = &set.shared_pair();
+    }
     return;
   }
 }
 
 void VerbsUplink::arena_goes(const Arena& arena) noexcept {
   if (!running_->opened) return;
-  const DirectMemory::Withdrawn withdrawn = running_->opened->direct.withdraw(arena);
+  DirectMemory::Withdrawn withdrawn = running_->opened->direct.withdraw(arena);
   try {
     if (withdrawn.slots && withdrawn.slots->user() != nullptr) free_slots(withdrawn.slots->user());
     if (!withdrawn.sends) return;
     for (const auto& set : running_->opened->sets) set->finish_kept();
   } catch (const Error& error) {
+    running_->opened->direct.keep(std::move(withdrawn));  // workers and device still use it until all is closed
     lose_device(error.what());
   }
 }

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ports/verbs/device.h"
@@ -50,6 +51,8 @@ class DirectMemory {
   };
   /// No worker finds it any more to send from it.
   [[nodiscard]] Withdrawn withdraw(const Arena& arena) noexcept;
+  /// Keeps it as long as this.
+  void keep(Withdrawn withdrawn) { kept_.push_back(std::move(withdrawn)); }
   /// "direct", or which frames are staged and why.
   [[nodiscard]] std::string how(const Arena& arena) const;
 
@@ -70,6 +73,7 @@ class DirectMemory {
   const std::uint32_t stride_;
   Quiescence& quiescence_;
   std::map<const Arena*, Entry> arenas_;
+  std::vector<Withdrawn> kept_;
   std::unique_ptr<const SendRegions> regions_;
   Published<const SendRegions> published_;
 };

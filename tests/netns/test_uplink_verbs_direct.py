@@ -277,6 +277,35 @@ class Receives(Direct):
             self.read()
         self.assertEqual(self.nic.settled()["violations"], 0)
 
+    def no_room_when_the_tenant_goes(self, *fault):
+        self.start()
+        self.warm_up()
+        self.nic.fault("fail", *fault)
+        self.red.close()
+        wait_until(lambda: "nobody attached" in self.port_detail("red/p"), "red is gone")
+        self.red = self.enterContext(attach_soon(f"{self.lab.folder}/red.sock"))
+
+    def test_no_room_for_another_queue_pair(self):
+        """The tenant that went and came shares one then; its neighbour notices nothing."""
+        self.no_room_when_the_tenant_goes("create_qp_ex", "ENOMEM", "1")
+        detail = self.daemon.ctl("show")["uplinks"][0]["detail"]
+        self.assertIn("1 tenants on shared ones", detail)
+        self.assertNotIn("opened again", detail)
+        self.assertIn("it shares a queue pair", self.port_detail("red/p"))
+        frames = self.frames(100)
+        self.send(frames)
+        self.same(self.read(), frames)
+
+    def test_no_room_for_a_rule_either(self):
+        """Then the device is opened anew; nothing of the tenant that went is in use any more."""
+        self.no_room_when_the_tenant_goes("create_flow", "ENOMEM", "2")
+        wait_until(lambda: "times opened again" in self.daemon.ctl("show")["uplinks"][0]["detail"], "it comes back")
+        wait_until(lambda: self.port_detail("red/p").endswith(", direct"), "red is direct again")
+        frames = self.frames(100)
+        self.send(frames)
+        self.same(self.read(), frames)
+        self.assertEqual(self.nic.counters()["violations"], 0)
+
     def test_access_vlan(self):
         self.ports["red/p"]["vlan"] = 100
         self.start()

@@ -30,7 +30,7 @@ struct Arena {
   std::string uplink;                        ///< name of the port's uplink
   std::uint16_t vlan = 0;                    ///< of the port, 0: none
   Mac mac;                                   ///< likewise
-  std::span<std::byte> sent_from;            ///< whole pages that the tenant writes; the frames it sends lie in them
+  std::span<std::byte> sent_from;            ///< what the tenant writes, its frames too; empty: they are not to be kept
   std::vector<ReceiveMemory> received_into;  ///< one a worker; or none, and why_no_slots says why
   std::string why_no_slots;
 };
