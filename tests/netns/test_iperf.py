@@ -10,7 +10,7 @@ import os
 import unittest
 
 from lab import SLOW, WIRE_V4, WIRE_V6, Lab, Site, configuration, tap_port
-from traffic import iperf
+from traffic import RETRANSMITTED, iperf
 
 # Far below what any machine reaches when segmentation offload works, far above what a stalling connection does.
 FLOOR_GBITS = float(os.environ.get("VSWITCH_TEST_FLOOR_GBITS", "0.1" if SLOW <= 1 else "0.02"))
@@ -26,7 +26,7 @@ class Tcp(unittest.TestCase):
             "red/web": tap_port(self.site["red"], "02:00:00:00:00:11", "198.18.0.11", "fd00::11", **keys),
             "blue/db": tap_port(self.site["blue"], "02:00:00:00:00:12", "198.18.0.12", "fd00::12", **keys)}))
 
-    def measure(self, server, address, floor=FLOOR_GBITS, retransmitted=0.01):
+    def measure(self, server, address, floor=FLOOR_GBITS, retransmitted=RETRANSMITTED):
         for reverse in (False, True):
             with self.subTest(address=address, reverse=reverse):
                 result = iperf(self.lab, self.site["red"], server, address, seconds=2, reverse=reverse)

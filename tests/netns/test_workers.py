@@ -13,7 +13,7 @@ import unittest
 from lab import WIRE_V4, WIRE_V6, Lab, Site, configuration, ping, ring_port, tap_port
 from raw import RawSocket, ethernet, exchange
 from ring import RingClient
-from traffic import CountedFlow, iperf
+from traffic import RETRANSMITTED, CountedFlow, iperf
 
 RED, BLUE, GREEN, WIRE = (f"02:00:00:00:00:{n}" for n in ("11", "12", "13", "ff"))
 CPUS = sorted(os.sched_getaffinity(0))[:2]
@@ -60,7 +60,7 @@ class Workers(unittest.TestCase):
             self.assertEqual((flow.lost, flow.reordered), (0, 0), f"of {flow.sent}")
         for server, address in ((blue, "198.18.0.12"), (self.site.wire, WIRE_V6)):
             result = iperf(self.lab, red, server, address, seconds=1)
-            self.assertLess(result.retransmits, 0.01 * result.segments + 50, str(result))
+            self.assertLess(result.retransmits, RETRANSMITTED * result.segments + 50, str(result))
             self.assertEqual(result.bad_checksums, 0)
 
     def test_idle_policies(self):
