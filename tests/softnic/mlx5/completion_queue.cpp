@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "tests/softnic/core/demote.h"
 #include "tests/softnic/core/violation.h"
 
 namespace softnic {
@@ -98,6 +99,7 @@ void CompletionQueue::write(const Completion& completion) noexcept {
   const bool owner = (producer_ & layout_.entries) != 0;
   const auto op_own = static_cast<std::uint8_t>(completion.opcode << 4 | (owner ? 1 : 0));
   std::atomic_ref(to[sizeof entry - 1]).store(op_own, std::memory_order_release);
+  demote(to, sizeof entry);
   ++producer_;
 }
 

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "tests/softnic/core/demote.h"
 #include "tests/softnic/core/offload.h"
 #include "tests/softnic/core/violation.h"
 
@@ -123,6 +124,7 @@ bool ReceiveQueue::receive(const Delivery& to, Bytes frame, const Headers& heade
     const std::size_t before = done < hole ? std::min(length, hole - done) : 0;
     std::memcpy(bytes, frame.data() + done, before);
     std::memcpy(bytes + before, frame.data() + done + before + 4, length - before);
+    demote(bytes, length);
     done += length;
   }
   if (done < total) return fail(MLX5_CQE_SYNDROME_LOCAL_LENGTH_ERR, Counter::drop_length);
