@@ -55,9 +55,7 @@ bool detail::names_vlan(const Frame& frame) noexcept {
   return frame.header_bytes < kTagEnd || (word(kEthernetHeaderBytes) & kVlanIdMask) != 0;
 }
 
-Verdict detail::from_wire(PortId ingress, const PortEntry& from, const Frame& frame, const Table& table) noexcept {
-  const DomainId id = frame.vlan_id() == 0 ? from.domain : table.wire_domain(ingress, frame.vlan_id());
-  const Domain& domain = table.domain(id);
+Verdict detail::from_wire_any(const Domain& domain, DomainId id, const Frame& frame, const Table& table) noexcept {
   const std::uint64_t source = mac_bits(frame.header + kSourceMacOffset);
   SourceMatch match;
   if (domain.has_sources) match = table.sources(id, source);

@@ -50,8 +50,21 @@ inline constexpr std::size_t kSourceMacOffset = 6;
 /// A tag with a VLAN of its own; a priority tag (VID 0) belongs to the port's VLAN.
 [[nodiscard]] bool names_vlan(const Frame& frame) noexcept;
 
-/// An uplink's frame.
-[[nodiscard]] Verdict from_wire(PortId ingress, const PortEntry& from, const Frame& frame, const Table& table) noexcept;
+/// An uplink's frame, in all its variety.
+[[nodiscard]] Verdict from_wire_any(const Domain& domain, DomainId id, const Frame& frame, const Table& table) noexcept;
+
+/// An uplink's frame. Inlined as from_tenant(), for what most frames are.
+[[nodiscard, gnu::always_inline]] inline Verdict from_wire(PortId ingress, const PortEntry& from, const Frame& frame,
+                                                           const Table& table) noexcept {
+  const DomainId id = frame.vlan_id() == 0 ? from.domain : table.wire_domain(ingress, frame.vlan_id());
+  const Domain& domain = table.domain(id);
+  if (domain.by_address && !is_multicast(frame)) [[likely]] {
+    if (const PortId to = table.find(id, mac_bits(frame.header)); to != kNoPort)
+      return {.rule = Rule::from_wire, .port = to};
+    return {.drop = Drop::unknown_destination};
+  }
+  return from_wire_any(domain, id, frame, table);
+}
 
 /// A tenant's frame. Inlined into the worker's loop: a verdict passed through memory costs more than the decision.
 [[nodiscard, gnu::always_inline]] inline Verdict from_tenant(PortId ingress, const PortEntry& from, const Frame& frame,

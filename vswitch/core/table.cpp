@@ -172,6 +172,7 @@ class TableBuilder::Build {
         const Mode mode = table_->ports_[port].mode;
         domain.has_sources |= mode == Mode::source;
         domain.has_private |= mode == Mode::private_;
+        domain.by_address &= mode != Mode::source && mode != Mode::private_ && mode != Mode::passthru;
         if (mode != Mode::passthru) continue;
         if (ports.size() > 1)
           throw Error(0, "port", table_->names_[port], "is passthru and must be alone on its uplink and VLAN");

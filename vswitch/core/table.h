@@ -47,6 +47,7 @@ struct Domain {
   PortId passthru = kNoPort;
   bool has_sources = false;  ///< some port is in source mode
   bool has_private = false;
+  bool by_address = true;   ///< none of these, no passthru port: the destination MAC alone says who gets a wire frame
   GroupId bridge = 0;       ///< ports in mode bridge
   GroupId vepa = 0;         ///< ports in mode vepa
   GroupId bridge_vepa = 0;  ///< both
