@@ -39,8 +39,8 @@ constexpr std::uint32_t line_up(std::uint32_t bytes) noexcept {
   return (bytes + static_cast<std::uint32_t>(kLine) - 1) & ~(static_cast<std::uint32_t>(kLine) - 1);
 }
 
-/// copy_out() for what most frames are: untagged, and as they were received, so that the header copy has all of their
-/// first kHeaderBytes. (Frames that core derived from others are never plain.)
+/// copy_out() for what most frames are: untagged, finished, and as they were received, so that the header copy has all
+/// of their first kHeaderBytes. (Frames that core derived from others are never finished before they are here.)
 inline void copy_frame(std::byte* to, const Frame& frame) noexcept {
   if (frame.length <= kLine) {
     copy_up_to_line(to, frame.header, frame.length);
@@ -229,7 +229,7 @@ std::size_t RxRing::put(std::span<const Frame* const> frames, bool insert_tags) 
       reloaded = true;
       continue;
     }
-    if (tagged || !frame.offload.is_plain()) [[unlikely]] {
+    if (tagged || !frame.offload.is_finished()) [[unlikely]] {
       if (done + kAhead < wanted) prefetch_rest(*frames[done + kAhead]);
       copy_out(arena_ + offset, frame, tagged);
     } else {

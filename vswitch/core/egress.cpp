@@ -15,6 +15,7 @@ Egress::Slot& Egress::open_slot(PortId port) noexcept {
   slot.queue = queue;
   slot.port = port;
   slot.offloads = queue->offloads();
+  slot.flags_taken = slot.offloads.checksum ? Offload::kDataValid : 0;
   slot.merges = table_->port(port).gro && slot.offloads.checksum && (slot.offloads.tso4 || slot.offloads.tso6);
   slot.max_frame = table_->port(port).max_frame;
   slot.count = 0;

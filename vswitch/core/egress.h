@@ -43,7 +43,8 @@ class Egress {
   struct Slot {
     Queue* queue = nullptr;
     PortId port = kNoPort;
-    bool merges = false;  ///< takes merged frames
+    bool merges = false;           ///< takes merged frames
+    std::uint8_t flags_taken = 0;  ///< of Offload::flags, with a finished frame
     OffloadCaps offloads;
     std::uint32_t max_frame = 0;
     std::uint32_t count = 0;
@@ -53,7 +54,8 @@ class Egress {
 
   void stage_to(PortId port, const Frame& frame) noexcept {
     Slot& slot = slot_of(port);
-    if (!frame.offload.is_plain() || frame.length > slot.max_frame) {
+    const bool usual = (frame.offload.flags & ~slot.flags_taken) == 0 && !frame.offload.is_gso();
+    if (!usual || frame.length > slot.max_frame) [[unlikely]] {
       stage_unusual(port, frame);
       return;
     }

@@ -26,6 +26,8 @@ struct Offload {
   static constexpr std::uint8_t kGsoEcn = 0x80;
 
   [[nodiscard]] bool is_plain() const noexcept { return flags == 0 && gso_type == kGsoNone; }
+  /// Nothing is left to be done to the frame; perhaps its checksum is known to be right.
+  [[nodiscard]] bool is_finished() const noexcept { return !needs_checksum() && !is_gso(); }
   [[nodiscard]] bool needs_checksum() const noexcept { return (flags & kNeedsChecksum) != 0; }
   [[nodiscard]] bool is_gso() const noexcept { return gso_type != kGsoNone; }
   [[nodiscard]] std::uint8_t gso_kind() const noexcept { return gso_type & static_cast<std::uint8_t>(~kGsoEcn); }
