@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "vswitch/base/error.h"
-#include "vswitch/core/intake.h"
+#include "vswitch/base/short_copy.h"
 #include "vswitch/core/vlan.h"
 
 namespace vswitch::verbs {
@@ -76,91 +76,114 @@ QueueSet::QueueSet(const Device& device, const DirectMemory& direct, std::uint32
   publish(owned_.front().get());
 }
 
-QueueSet::Arrived QueueSet::read_completion() noexcept {
-  Arrived arrived;
-  arrived.wr_id = cq_->wr_id;
-  arrived.failed = cq_->status != IBV_WC_SUCCESS;
-  arrived.flushed = cq_->status == IBV_WC_WR_FLUSH_ERR;
-  if (arrived.failed) return arrived;
-  arrived.length = ibv_wc_read_byte_len(cq_.get());
-  arrived.flags = ibv_wc_read_wc_flags(cq_.get());
-  if (vlan_strip_) arrived.tci = ibv_wc_read_cvlan(cq_.get());
-  return arrived;
+[[gnu::always_inline]] inline QueueSet::Completion QueueSet::read_completion() noexcept {
+  Completion completion;
+  completion.wr_id = cq_->wr_id;
+  completion.status = cq_->status;
+  if (completion.status != IBV_WC_SUCCESS) return completion;
+  completion.length = ibv_wc_read_byte_len(cq_.get());
+  completion.flags = ibv_wc_read_wc_flags(cq_.get());
+  if (vlan_strip_) completion.tci = ibv_wc_read_cvlan(cq_.get());
+  return completion;
 }
 
+// First all completions, then all frames: where a frame lies is known some time before it is looked at, and the first
+// of its bytes come from the cache that the device writes into meanwhile.
 std::size_t QueueSet::receive(Burst& out, PortCounters& counters) noexcept {
-  lent_count_ = 0;
+  arrived_count_ = 0;
   if (published_sender_.load()->keeps()) reclaim();  // tenants wait for the room, however busy the wire is
-  std::size_t taken = 0;
-  if (has_kept_ && out.room() > 0) {
-    has_kept_ = false;
-    take(kept_, out, counters);
-    ++taken;
+  const std::size_t polled = poll(out.room());
+  for (std::size_t i = 0; i < arrived_count_; ++i) lend(arrived_[i], out, counters);
+  return polled;
+}
+
+std::size_t QueueSet::poll(std::size_t most) noexcept {
+  if (most == 0) return 0;
+  std::size_t polled = 0;
+  if (std::exchange(has_kept_, false)) {
+    note(kept_);
+    if (++polled == most) return polled;
   }
-  if (out.room() == 0 || taken == kBurstFrames) return taken;
   ibv_poll_cq_attr none{};
-  if (ibv_start_poll(cq_.get(), &none) != 0) return taken;
+  if (ibv_start_poll(cq_.get(), &none) != 0) return polled;
   do {
-    take(read_completion(), out, counters);
-    ++taken;
-  } while (out.room() > 0 && taken < kBurstFrames && ibv_next_poll(cq_.get()) == 0);
+    note(read_completion());
+    ++polled;
+  } while (polled < most && ibv_next_poll(cq_.get()) == 0);
   ibv_end_poll(cq_.get());
   came_ = true;
-  return taken;
+  return polled;
 }
 
-void QueueSet::take(const Arrived& arrived, Burst& out, PortCounters& counters) noexcept {
-  const std::uint32_t tag = ReceivePair::tag_of(arrived.wr_id);
-  ReceivePair* from = pairs_[tag % kMostPairs].load(std::memory_order_seq_cst);
-  if (from == nullptr || from->tag() != tag) return;  // it is gone, and its memory soon
-  const std::uint32_t buffer = ReceivePair::buffer_of(arrived.wr_id);
-  const ReceivePair::Taken taken = from->take(buffer);
-  if (arrived.failed) {
-    if (!arrived.flushed) device_counters_.receive_errors.add(1);
-    if (!from->closed()) mark_broken(tag % kMostPairs);
+[[gnu::always_inline]] inline void QueueSet::note(const Completion& completion) noexcept {
+  const std::uint32_t tag = ReceivePair::tag_of(completion.wr_id);
+  ReceivePair* const pair = pairs_[tag % kMostPairs].load(std::memory_order_seq_cst);
+  if (pair == nullptr || pair->tag() != tag) return;  // it is gone, and its memory soon
+  if (completion.status != IBV_WC_SUCCESS) [[unlikely]] {
+    note_failure(*pair, completion.status);
     return;
   }
-  lent_[lent_count_++] = {from, buffer};
-  lend(arrived, taken, out, counters);
+  const std::uint32_t buffer = ReceivePair::buffer_of(completion.wr_id);
+  const ReceivePair::Taken taken = pair->taken(buffer);
+  __builtin_prefetch(taken.bytes);
+  if (completion.length > kCopyLine) __builtin_prefetch(taken.bytes + kCopyLine);
+  arrived_[arrived_count_] = {taken.bytes, taken.kept, completion.length, completion.flags, completion.tci};
+  arrived_at_[arrived_count_] = pair;
+  arrived_in_[arrived_count_++] = buffer;
 }
 
-void QueueSet::lend(const Arrived& arrived, const ReceivePair::Taken& taken, Burst& out,
-                    PortCounters& counters) noexcept {
-  constexpr std::size_t kTagged = kMacPairBytes + kVlanTagBytes;
-  Frame& frame = out.next();
-  std::byte* const bytes = taken.bytes;
-  frame.data = bytes;
-  frame.kept = taken.kept;
-  frame.length = arrived.length;
-  frame.vlan = arrived.tci;
-  const bool tagged = !vlan_strip_ && arrived.length > kTagged + 2 && bytes[kMacPairBytes] == std::byte{0x81} &&
-                      bytes[kMacPairBytes + 1] == std::byte{0};
-  if (tagged) {  // the device left the tag in: the header copy is made around it
-    frame.vlan = static_cast<std::uint16_t>(std::to_integer<unsigned>(bytes[kMacPairBytes + 2]) << 8 |
-                                            std::to_integer<unsigned>(bytes[kMacPairBytes + 3]));
-    frame.data += kVlanTagBytes;
-    frame.length -= static_cast<std::uint32_t>(kVlanTagBytes);
-    device_counters_.stripped_tags.add(1);
+void QueueSet::note_failure(ReceivePair& pair, ibv_wc_status status) noexcept {
+  pair.forget_one();
+  if (status != IBV_WC_WR_FLUSH_ERR) device_counters_.receive_errors.add(1);
+  if (!pair.closed()) mark_broken(pair.tag() % kMostPairs);
+}
+
+inline void QueueSet::lend(const Arrived& arrived, Burst& out, PortCounters& counters) noexcept {
+  if (arrived.length < kEthernetHeaderBytes) [[unlikely]] {
+    counters.drop(Drop::malformed);
+    return;
   }
+  const std::byte* const bytes = arrived.bytes;
+  Frame& frame = out.next();
+  frame.kept = arrived.kept;
+  frame.offload = {};
+  if ((arrived.flags & IBV_WC_IP_CSUM_OK) != 0) frame.offload.flags = Offload::kDataValid;
+  if (!vlan_strip_ && bytes[kMacPairBytes] == std::byte{0x81} && bytes[kMacPairBytes + 1] == std::byte{0} &&
+      arrived.length >= kEthernetHeaderBytes + kVlanTagBytes) {
+    take_tag(frame, arrived);
+  } else {
+    frame.data = bytes;
+    frame.length = arrived.length;
+    frame.header_bytes = static_cast<std::uint16_t>(std::min<std::size_t>(arrived.length, kHeaderBytes));
+    frame.vlan = arrived.tci;
+    copy_line(frame.header, bytes);  // a buffer has room for kHeaderBytes, whatever the frame's length
+    if (arrived.length > kCopyLine) copy_line(frame.header + kCopyLine, bytes + kCopyLine);
+  }
+  out.add();
+}
+
+// The device left the tag in: the header copy is made around it.
+void QueueSet::take_tag(Frame& frame, const Arrived& arrived) noexcept {
+  const std::byte* const bytes = arrived.bytes;
+  frame.data = bytes + kVlanTagBytes;
+  frame.length = arrived.length - static_cast<std::uint32_t>(kVlanTagBytes);
   frame.header_bytes = static_cast<std::uint16_t>(std::min<std::size_t>(frame.length, kHeaderBytes));
-  const std::size_t addresses = std::min<std::size_t>(frame.header_bytes, kMacPairBytes);
-  std::memcpy(frame.header, bytes, addresses);
-  std::memcpy(frame.header + addresses, frame.data + addresses, frame.header_bytes - addresses);
-  Offload claimed;
-  if ((arrived.flags & IBV_WC_IP_CSUM_OK) != 0) claimed.flags = Offload::kDataValid;
-  if (take_offload(frame, claimed, OffloadOrigin::kernel, counters)) out.add();
+  frame.vlan = static_cast<std::uint16_t>(std::to_integer<unsigned>(bytes[kEthernetHeaderBytes]) << 8 |
+                                          std::to_integer<unsigned>(bytes[kEthernetHeaderBytes + 1]));
+  std::memcpy(frame.header, bytes, kMacPairBytes);
+  std::memcpy(frame.header + kMacPairBytes, frame.data + kMacPairBytes, frame.header_bytes - kMacPairBytes);
+  device_counters_.stripped_tags.add(1);
 }
 
 // Frames of one pair come mostly together: one chain each.
 void QueueSet::release() noexcept {
-  std::array<std::uint32_t, kBurstFrames> chain;
-  for (std::size_t i = 0; i < lent_count_;) {
-    ReceivePair* const pair = lent_[i].pair;
-    std::size_t count = 0;
-    for (; i < lent_count_ && lent_[i].pair == pair; ++i) chain[count++] = lent_[i].buffer;
-    pair->post({chain.data(), count});
+  for (std::size_t i = 0; i < arrived_count_;) {
+    ReceivePair* const pair = arrived_at_[i];
+    const std::size_t first = i;
+    while (i < arrived_count_ && arrived_at_[i] == pair) ++i;
+    pair->give_back({arrived_in_.data() + first, i - first}, chain_);
   }
-  lent_count_ = 0;
+  arrived_count_ = 0;
 }
 
 std::size_t QueueSet::transmit(std::span<const Frame* const> frames, PortCounters& counters) noexcept {

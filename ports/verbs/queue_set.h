@@ -76,23 +76,28 @@ class QueueSet {
   std::size_t repair(const Replaced& replaced);
 
  private:
-  struct Arrived {
+  struct Completion {
     std::uint64_t wr_id = 0;
     std::uint32_t length = 0;
     std::uint32_t flags = 0;
     std::uint16_t tci = 0;
-    bool failed = false;
-    bool flushed = false;
+    ibv_wc_status status = IBV_WC_SUCCESS;
   };
-  struct Lent {
-    ReceivePair* pair;
-    std::uint32_t buffer;
+  struct Arrived {
+    const std::byte* bytes = nullptr;
+    Kept* kept = nullptr;
+    std::uint32_t length = 0;
+    std::uint32_t flags = 0;
+    std::uint16_t tci = 0;
   };
   static constexpr std::uint32_t kSender = kMostPairs;  // index of the sender in broken_
 
-  [[nodiscard]] Arrived read_completion() noexcept;
-  void take(const Arrived& arrived, Burst& out, PortCounters& counters) noexcept;
-  void lend(const Arrived& arrived, const ReceivePair::Taken& taken, Burst& out, PortCounters& counters) noexcept;
+  [[nodiscard]] Completion read_completion() noexcept;
+  [[nodiscard]] std::size_t poll(std::size_t most) noexcept;
+  void note(const Completion& completion) noexcept;
+  void note_failure(ReceivePair& pair, ibv_wc_status status) noexcept;
+  void lend(const Arrived& arrived, Burst& out, PortCounters& counters) noexcept;
+  void take_tag(Frame& frame, const Arrived& arrived) noexcept;
   void mark_broken(std::uint32_t index) noexcept;
   [[nodiscard]] std::unique_ptr<ReceivePair> make_pair(bool shared);
   void publish(ReceivePair* pair) noexcept;
@@ -118,9 +123,12 @@ class QueueSet {
   std::array<std::atomic<bool>, kMostPairs + 1> broken_{};
   DeviceCounters device_counters_;
   // Worker:
-  std::array<Lent, kBurstFrames> lent_{};
-  std::size_t lent_count_ = 0;
-  Arrived kept_{};  // a completion that arm() found
+  std::array<Arrived, kBurstFrames> arrived_{};  // what receive() lent, in order; in whose buffers:
+  std::array<ReceivePair*, kBurstFrames> arrived_at_{};
+  std::array<std::uint32_t, kBurstFrames> arrived_in_{};
+  std::size_t arrived_count_ = 0;
+  ReceiveChain chain_;
+  Completion kept_{};  // one that arm() found
   bool has_kept_ = false;
   bool armed_ = false;  // an event was asked for and is due for the next frame
   bool came_ = false;   // frames came since then

@@ -11,23 +11,19 @@ ReceivePair::ReceivePair(const Device& device, ibv_cq* cq, std::uint32_t tag, co
     : tag_(tag),
       shape_(shape),
       memory_(Mapping::anonymous(std::size_t{kFrames} * shape.stride)),
-      region_(device.register_memory(memory_.data(), memory_.size(), true)),
-      pieces_(kFrames),
-      requests_(kFrames) {
+      region_(device.register_memory(memory_.data(), memory_.size(), true)) {
   QueuePairRequest request;
   request.send_cq = request.receive_cq = cq;
   request.receive_requests = kFrames;
   request.vlan_strip = shape.vlan_strip;
   qp_ = create_queue_pair(device, request);
-  for (std::uint32_t i = 0; i < kFrames; ++i) {
-    pieces_[i] = {reinterpret_cast<std::uint64_t>(memory_.data() + std::size_t{i} * shape.stride), shape.stride,
-                  region_->lkey};
-    requests_[i] = {0, nullptr, &pieces_[i], 1};
-  }
   bring_up(device, qp_.get());
-  std::vector<std::uint32_t> all(kFrames);
-  std::iota(all.begin(), all.end(), 0U);
-  post(all);
+  ReceiveChain chain;
+  std::array<std::uint32_t, kBurstFrames> some;
+  for (std::uint32_t i = 0; i < kFrames; i += kBurstFrames) {
+    std::iota(some.begin(), some.end(), i);
+    post(some, chain);
+  }
 }
 
 ReceivePair::~ReceivePair() {
@@ -43,13 +39,13 @@ void ReceivePair::offer(ReceiveSlots& slots) noexcept {
   slots_.store(&slots, std::memory_order_release);
 }
 
-std::uint32_t ReceivePair::successor(std::uint32_t buffer, ReceiveSlots* slots) noexcept {
+std::uint32_t ReceivePair::successor(std::uint32_t buffer, ReceiveSlots& slots) noexcept {
   const bool own = buffer < kFrames;
   if (!own) {
-    if (!slots->kept(buffer - kFrames).load(std::memory_order_relaxed)) return buffer;
-    slots->leave(buffer - kFrames);
+    if (!slots.kept(buffer - kFrames).load(std::memory_order_relaxed)) return buffer;
+    slots.leave(buffer - kFrames);
   }
-  if (const std::uint32_t slot = slots->take(); slot != slots->count()) {
+  if (const std::uint32_t slot = slots.take(); slot != slots.count()) {
     if (own) spare_[spares_++] = buffer;
     return kFrames + slot;
   }
@@ -57,28 +53,26 @@ std::uint32_t ReceivePair::successor(std::uint32_t buffer, ReceiveSlots* slots) 
   return own ? buffer : spare_[--spares_];
 }
 
-ibv_recv_wr& ReceivePair::request(std::uint32_t buffer, ReceiveSlots* slots) noexcept {
-  ibv_recv_wr& request = buffer < kFrames ? requests_[buffer] : slots->request(buffer - kFrames);
-  request.wr_id = std::uint64_t{tag_} << 32 | buffer;
-  return request;
+void ReceivePair::post(std::span<const std::uint32_t> buffers, ReceiveChain& chain) noexcept {
+  ReceiveSlots* const slots = slots_.load(std::memory_order_acquire);
+  const std::uint64_t tag = std::uint64_t{tag_} << 32;
+  ibv_sge piece{0, shape_.stride, region_->lkey};
+  for (std::size_t i = 0; i < buffers.size(); ++i) {
+    const std::uint32_t buffer = slots == nullptr ? buffers[i] : successor(buffers[i], *slots);
+    const bool own = buffer < kFrames;
+    piece.addr = reinterpret_cast<std::uint64_t>(own ? own_buffer(buffer) : slots->buffer(buffer - kFrames));
+    piece.lkey = own ? region_->lkey : slots->key();
+    chain.set(i, tag | buffer, piece);
+  }
+  chain.post(qp_.get(), buffers.size());
 }
 
-void ReceivePair::post(std::span<const std::uint32_t> buffers) noexcept {
-  if (buffers.empty() || closed()) return;
-  ReceiveSlots* const slots = slots_.load(std::memory_order_acquire);
-  ibv_recv_wr* first = nullptr;
-  ibv_recv_wr** link = &first;
-  for (const std::uint32_t buffer : buffers) {
-    ibv_recv_wr& next = request(slots != nullptr ? successor(buffer, slots) : buffer, slots);
-    *link = &next;
-    link = &next.next;
+void ReceivePair::give_back(std::span<const std::uint32_t> buffers, ReceiveChain& chain) noexcept {
+  if (closed()) {
+    completed(buffers.size());
+  } else {
+    post(buffers, chain);
   }
-  *link = nullptr;
-  ibv_recv_wr* refused = nullptr;
-  // The queue holds as many as there are: it cannot be full. A pair in error takes them too.
-  static_cast<void>(ibv_post_recv(qp_.get(), first, &refused));
-  waiting_.store(waiting_.load(std::memory_order_relaxed) + static_cast<std::uint32_t>(buffers.size()),
-                 std::memory_order_release);
 }
 
 void ReceivePair::close() noexcept {

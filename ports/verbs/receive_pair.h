@@ -1,26 +1,62 @@
 #pragma once
+#include <infiniband/verbs.h>
+
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <span>
-#include <vector>
+#include <utility>
 
 #include "ports/verbs/device.h"
 #include "ports/verbs/flow.h"
 #include "ports/verbs/handle.h"
 #include "ports/verbs/receive_slots.h"
 #include "vswitch/base/memory.h"
+#include "vswitch/core/frame.h"
 
 namespace vswitch::verbs {
 
-/// Bytes of a receive buffer for frames of a netdev with this MTU.
+/// Bytes of a receive buffer for frames of a netdev with this MTU: the header copy of the shortest frame reads
+/// kHeaderBytes, and a tag.
 [[nodiscard]] inline std::uint32_t stride_for(std::uint32_t mtu) noexcept {
-  constexpr std::uint32_t kEthernetAndTag = 14 + 4;
   constexpr std::uint32_t kStep = 64;
-  return (mtu + kEthernetAndTag + kStep - 1) / kStep * kStep;
+  const std::size_t longest = std::max(mtu + kEthernetHeaderBytes, kHeaderBytes) + kVlanTagBytes;
+  return (static_cast<std::uint32_t>(longest) + kStep - 1) / kStep * kStep;
 }
+
+/// Requests to receive that are posted together. Each worker has one; all that changes from one time to the next is
+/// which buffers they are for.
+class ReceiveChain {
+ public:
+  ReceiveChain() noexcept {
+    for (std::size_t i = 0; i < kBurstFrames; ++i) {
+      requests_[i] = {0, i + 1 < kBurstFrames ? &requests_[i + 1] : nullptr, &pieces_[i], 1};
+    }
+  }
+  ReceiveChain(const ReceiveChain&) = delete;
+  ReceiveChain& operator=(const ReceiveChain&) = delete;
+
+  /// Sets request number i.
+  void set(std::size_t i, std::uint64_t wr_id, const ibv_sge& piece) noexcept {
+    requests_[i].wr_id = wr_id;
+    pieces_[i] = piece;
+  }
+  /// Posts the first `count` (at least 1).
+  void post(ibv_qp* qp, std::size_t count) noexcept {
+    ibv_recv_wr* const next = std::exchange(requests_[count - 1].next, nullptr);
+    ibv_recv_wr* refused = nullptr;
+    // The queue holds as many as there are: it cannot be full. A pair in error takes them too.
+    static_cast<void>(ibv_post_recv(qp, requests_.data(), &refused));
+    requests_[count - 1].next = next;
+  }
+
+ private:
+  std::array<ibv_recv_wr, kBurstFrames> requests_;
+  std::array<ibv_sge, kBurstFrames> pieces_{};
+};
 
 /// A queue pair that receives: a tenant's, or the one that tenants share and that gets what software must see. What
 /// overflows here costs no other pair a frame.
@@ -58,21 +94,22 @@ class ReceivePair {
     return static_cast<std::uint32_t>(wr_id);
   }
 
-  /// Worker: a completion of the pair was taken. Where frame `buffer` lies, and what keeps it there (nullptr: it is to
+  /// Worker: a completion of the pair is there. Where frame `buffer` lies, and what keeps it there (nullptr: it is to
   /// be copied).
   struct Taken {
     std::byte* bytes;
     Kept* kept;
   };
-  [[nodiscard]] Taken take(std::uint32_t buffer) noexcept {
-    waiting_.store(waiting_.load(std::memory_order_relaxed) - 1, std::memory_order_release);
-    if (buffer < kFrames) return {memory_.data() + std::size_t{buffer} * shape_.stride, nullptr};
-    return {slots_.load(std::memory_order_relaxed)->buffer(buffer - kFrames),
-            &slots_.load(std::memory_order_relaxed)->kept(buffer - kFrames)};
+  [[nodiscard]] Taken taken(std::uint32_t buffer) const noexcept {
+    if (buffer < kFrames) return {own_buffer(buffer), nullptr};
+    const ReceiveSlots* const slots = slots_.load(std::memory_order_relaxed);
+    return {slots->buffer(buffer - kFrames), &slots->kept(buffer - kFrames)};
   }
-  /// Worker: gives buffers back, in one chain; others in place of those that are kept. Nothing once the pair is
-  /// closing.
-  void post(std::span<const std::uint32_t> buffers) noexcept;
+  /// Worker: gives buffers that were taken back (at most kBurstFrames), in one chain; others in place of those that are
+  /// kept. Once the pair is closing they are not posted any more.
+  void give_back(std::span<const std::uint32_t> buffers, ReceiveChain& chain) noexcept;
+  /// Worker: the same for one whose request failed: it is not posted again.
+  void forget_one() noexcept { completed(1); }
 
   /// Control thread: from now on frames come directly as far as these go. They outlive the pair.
   void offer(ReceiveSlots& slots) noexcept;
@@ -95,8 +132,15 @@ class ReceivePair {
   [[nodiscard]] bool shared() const noexcept { return shape_.shared; }
 
  private:
-  [[nodiscard]] std::uint32_t successor(std::uint32_t buffer, ReceiveSlots* slots) noexcept;
-  [[nodiscard]] ibv_recv_wr& request(std::uint32_t buffer, ReceiveSlots* slots) noexcept;
+  [[nodiscard]] std::uint32_t successor(std::uint32_t buffer, ReceiveSlots& slots) noexcept;
+  [[nodiscard]] std::byte* own_buffer(std::uint32_t buffer) const noexcept {
+    return memory_.data() + std::size_t{buffer} * shape_.stride;
+  }
+  void post(std::span<const std::uint32_t> buffers, ReceiveChain& chain) noexcept;
+  void completed(std::size_t count) noexcept {
+    waiting_.store(waiting_.load(std::memory_order_relaxed) - static_cast<std::uint32_t>(count),
+                   std::memory_order_release);
+  }
 
   std::uint32_t tag_;
   Shape shape_;
@@ -105,12 +149,10 @@ class ReceivePair {
   Verbs<ibv_qp> qp_;
   std::map<FlowRule, Verbs<ibv_flow>> rules_;
   std::atomic<bool> open_{true};
-  std::atomic<std::uint32_t> waiting_{0};  // requests posted and not completed; one writer
+  std::atomic<std::uint32_t> waiting_{kFrames};  // requests posted, and buffers not given back yet; one writer
   std::atomic<ReceiveSlots*> slots_{nullptr};
   std::array<std::uint32_t, kFrames> spare_{};  // own buffers that are not posted, while slots are
   std::uint32_t spares_ = 0;
-  std::vector<ibv_sge> pieces_;        // one a buffer
-  std::vector<ibv_recv_wr> requests_;  // likewise
 };
 
 }  // namespace vswitch::verbs

@@ -8,14 +8,8 @@ ReceiveSlots::ReceiveSlots(const Device& device, const ReceiveMemory& memory, st
     : memory_(memory),
       stride_(stride),
       region_(device.register_memory(memory.bytes.data(), memory.bytes.size(), true)),
-      pieces_(memory.bytes.size() / stride),
-      requests_(pieces_.size()),
-      left_(pieces_.size()) {
-  if (requests_.empty()) throw Error(0, "use", "its memory", "it attached when frames were shorter");
-  for (std::uint32_t i = 0; i < count(); ++i) {
-    pieces_[i] = {reinterpret_cast<std::uint64_t>(buffer(i)), stride, region_->lkey};
-    requests_[i] = {0, nullptr, &pieces_[i], 1};
-  }
+      left_(memory.bytes.size() / stride) {
+  if (left_.empty()) throw Error(0, "use", "its memory", "it attached when frames were shorter");
 }
 
 std::uint32_t ReceiveSlots::take() noexcept {

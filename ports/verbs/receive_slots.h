@@ -1,6 +1,4 @@
 #pragma once
-#include <infiniband/verbs.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -22,15 +20,14 @@ class ReceiveSlots {
   /// Control thread. @param memory valid as long as this; from a multiple of 64 bytes. Throws Error.
   ReceiveSlots(const Device& device, const ReceiveMemory& memory, std::uint32_t stride);
 
-  [[nodiscard]] std::uint32_t count() const noexcept { return static_cast<std::uint32_t>(requests_.size()); }
+  [[nodiscard]] std::uint32_t count() const noexcept { return static_cast<std::uint32_t>(left_.size()); }
   [[nodiscard]] std::byte* buffer(std::uint32_t slot) const noexcept {
     return memory_.bytes.data() + std::size_t{slot} * stride_;
   }
   [[nodiscard]] Kept& kept(std::uint32_t slot) const noexcept {
     return memory_.kept[std::size_t{slot} * stride_ / ReceiveMemory::kLine];
   }
-  /// The request that posts the slot; wr_id and next are the pair's to set.
-  [[nodiscard]] ibv_recv_wr& request(std::uint32_t slot) noexcept { return requests_[slot]; }
+  [[nodiscard]] std::uint32_t key() const noexcept { return region_->lkey; }
 
   /// Takes a slot that nobody uses. @return count(): there is none
   [[nodiscard]] std::uint32_t take() noexcept;
@@ -49,8 +46,6 @@ class ReceiveSlots {
   ReceiveMemory memory_;
   std::uint32_t stride_;
   Verbs<ibv_mr> region_;
-  std::vector<ibv_sge> pieces_;
-  std::vector<ibv_recv_wr> requests_;
   std::vector<std::uint32_t> left_;  // a ring of count()
   std::uint32_t first_left_ = 0;
   std::uint32_t left_count_ = 0;
