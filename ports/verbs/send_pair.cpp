@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "vswitch/base/error.h"
+#include "vswitch/base/short_copy.h"
 #include "vswitch/core/copy_out.h"
 #include "vswitch/core/vlan.h"
 #include "vswitch/net/headers.h"
@@ -14,7 +15,6 @@
 namespace vswitch::verbs {
 namespace {
 
-constexpr std::size_t kCacheLine = 64;
 constexpr std::uint16_t kTcpChecksumOffset = 16;
 constexpr std::uint16_t kUdpChecksumOffset = 6;
 
@@ -36,7 +36,7 @@ bool device_computes(const Frame& frame) noexcept {
 
 SendPair::SendPair(const Device& device)
     : capabilities_(device.capabilities()),
-      memory_(Mapping::anonymous(kMemoryBytes)),
+      memory_(Mapping::anonymous(kMemoryBytes + kRequests * kHeaderBytes)),
       region_(device.register_memory(memory_.data(), memory_.size(), false)),
       cq_(ibv_create_cq(device.context(), kRequests, nullptr, nullptr, 0)) {
   if (!cq_) throw_errno("create a completion queue on", device.name());
@@ -45,34 +45,33 @@ SendPair::SendPair(const Device& device)
   request.send_requests = kRequests;
   request.tso_header_bytes = capabilities_.max_tso != 0 ? kTsoHeaderBytes : 0;
   qp_ = create_queue_pair(device, request);
+  for (std::size_t i = 0; i < kBurstFrames; ++i) {
+    pieces_[i][0].lkey = region_->lkey;
+    requests_[i].sg_list = pieces_[i].data();
+    requests_[i].next = i + 1 < kBurstFrames ? &requests_[i + 1] : nullptr;
+  }
   bring_up(device, qp_.get());
 }
 
-std::uint64_t SendPair::allocate(std::size_t bytes) noexcept {
+inline std::uint64_t SendPair::allocate(std::size_t bytes) noexcept {
   std::uint64_t at = head_;
   const std::size_t to_end = kMemoryBytes - at % kMemoryBytes;
   if (bytes > to_end) at += to_end;
-  const std::uint64_t end = (at + bytes + kCacheLine - 1) & ~(kCacheLine - 1);
+  const std::uint64_t end = (at + bytes + kCopyLine - 1) & ~(kCopyLine - 1);
   if (end - tail_ > kMemoryBytes) return kNoRoom;
   head_ = end;
   return at;
 }
 
-void SendPair::describe(std::size_t i, std::uint64_t place, std::size_t bytes) noexcept {
-  pieces_[i][0] = {reinterpret_cast<std::uint64_t>(memory_.data() + place % kMemoryBytes),
-                   static_cast<std::uint32_t>(bytes), region_->lkey};
+inline void SendPair::describe(std::size_t i, const std::byte* at, std::size_t bytes) noexcept {
+  pieces_[i][0].addr = reinterpret_cast<std::uint64_t>(at);
+  pieces_[i][0].length = static_cast<std::uint32_t>(bytes);
   ibv_send_wr& request = requests_[i];
   request.wr_id = posted_ + i;
-  request.sg_list = pieces_[i].data();
   request.num_sge = bytes != 0 ? 1 : 0;
   request.opcode = IBV_WR_SEND;
   request.send_flags = 0;
-  if ((request.wr_id + 1) % kSignalEvery == 0 || head_ - signaled_at_ > kMemoryBytes / 4) {
-    request.send_flags = IBV_SEND_SIGNALED;
-    signaled_at_ = head_;
-  }
   ends_[request.wr_id % kRequests] = head_;
-  kept_[request.wr_id % kRequests] = nullptr;
 }
 
 const SendRegion* SendPair::region_of(const Frame& frame) noexcept {
@@ -106,7 +105,28 @@ void SendPair::give_back(std::uint64_t from, std::uint64_t to) noexcept {
   }
 }
 
-bool SendPair::compose(const Frame& frame, std::size_t i, PortCounters& counters) noexcept {
+// What most frames are: finished, and untagged. Whole lines of the header copy are copied, whatever its length.
+inline bool SendPair::compose(const Frame& frame, std::size_t i, PortCounters& counters) noexcept {
+  if (frame.vlan != 0 || !frame.offload.is_finished()) [[unlikely]]
+    return compose_unfinished(frame, i, counters);
+  const bool all_in_copy = frame.length == frame.header_bytes;
+  const SendRegion* const from = all_in_copy ? nullptr : region_of(frame);
+  if (!all_in_copy && from == nullptr) {
+    const std::uint64_t place = allocate(frame.length);
+    if (place == kNoRoom) return false;
+    copy_out(ring_at(place), frame, false);
+    describe(i, ring_at(place), frame.length);
+    return true;
+  }
+  std::byte* const to = own_place(posted_ + i);
+  copy_line(to, frame.header);
+  if (frame.header_bytes > kCopyLine) copy_line(to + kCopyLine, frame.header + kCopyLine);
+  describe(i, to, frame.header_bytes);
+  if (from != nullptr) gather(i, frame, *from);
+  return true;
+}
+
+bool SendPair::compose_unfinished(const Frame& frame, std::size_t i, PortCounters& counters) noexcept {
   if (frame.left_to_do().is_gso()) return compose_tso(frame, i);
   const bool insert_tag = frame.vlan != 0;
   const bool unfinished = frame.left_to_do().needs_checksum();
@@ -116,8 +136,8 @@ bool SendPair::compose(const Frame& frame, std::size_t i, PortCounters& counters
   const std::size_t bytes = copied_length(frame, insert_tag) - (from != nullptr ? frame.rest().size() : 0);
   const std::uint64_t place = allocate(bytes);
   if (place == kNoRoom) return false;
-  std::byte* const to = memory_.data() + place % kMemoryBytes;
-  describe(i, place, bytes);
+  std::byte* const to = ring_at(place);
+  describe(i, to, bytes);
   if (from != nullptr) {
     copy_out_header(to, frame, insert_tag);
     gather(i, frame, *from);
@@ -142,9 +162,9 @@ bool SendPair::compose_tso(const Frame& frame, std::size_t i) noexcept {
   const std::size_t bytes = in_copy + (from != nullptr ? 0 : rest.size());
   const std::uint64_t place = allocate(bytes);
   if (place == kNoRoom) return false;
-  std::byte* to = memory_.data() + place % kMemoryBytes;
+  std::byte* const to = ring_at(place);
   std::memcpy(to, frame.header + header_bytes, in_copy);
-  describe(i, place, bytes);
+  describe(i, to, bytes);
   if (from != nullptr) {
     gather(i, frame, *from);
   } else if (!rest.empty()) {
@@ -195,21 +215,25 @@ std::size_t SendPair::transmit(std::span<const Frame* const> frames, const SendR
 
 std::size_t SendPair::post(std::size_t count, std::uint64_t head_before) noexcept {
   if (count == 0) return 0;
-  for (std::size_t i = 0; i + 1 < count; ++i) requests_[i].next = &requests_[i + 1];
-  requests_[count - 1].next = nullptr;
-  if (gathers_) {
-    requests_[count - 1].send_flags |= IBV_SEND_SIGNALED;  // what is kept comes back as soon as it can
+  ibv_send_wr& last = requests_[count - 1];
+  // What is kept comes back as soon as it can.
+  if (gathers_ || posted_ + count - signaled_ >= kSignalEvery || head_ - signaled_at_ > kMemoryBytes / 4) {
+    last.send_flags |= IBV_SEND_SIGNALED;
+    signaled_ = posted_ + count;
     signaled_at_ = head_;
   }
+  ibv_send_wr* const next = std::exchange(last.next, nullptr);
   ibv_send_wr* refused = nullptr;
   std::size_t sent = count;
   if (ibv_post_send(qp_.get(), requests_.data(), &refused) != 0) {
     sent = static_cast<std::size_t>(refused - requests_.data());
     // What was not posted leaves no trace: its bytes are free, and no completion is expected of it.
     head_ = sent == 0 ? head_before : ends_[(posted_ + sent - 1) % kRequests];
-    signaled_at_ = std::min(signaled_at_, tail_);  // perhaps it was among them: ask again soon
+    signaled_at_ = std::min(signaled_at_, tail_);  // the last was among them: ask again soon
+    signaled_ = std::min(signaled_, completed_.load(std::memory_order_relaxed));
     give_back(posted_ + sent, posted_ + count);
   }
+  last.next = next;
   posted_ += sent;
   if (gathers_) last_kept_.store(posted_, std::memory_order_release);
   return sent;

@@ -22,14 +22,15 @@ namespace vswitch::verbs {
 /// the frame is kept until the device is done: however the tenant rewrites its memory, the headers are those that were
 /// judged. The last of requests posted together asks for a completion if one of them keeps a frame.
 ///
-/// The memory is a ring of bytes. A request's bytes are free when a completion names it or a later
-/// one; only some requests ask for a completion: every kSignalEvery-th, and whenever a quarter of the memory was used
-/// since the last that did, so that a full ring always holds one.
+/// A finished frame's header copy, and so all of a short frame, goes to a place of its request's own; what else is
+/// copied to a ring of bytes. Both are free when a completion names the request or a later one. Only the last of
+/// requests that are posted together asks for a completion, if kSignalEvery of them or a quarter of the memory were
+/// used since the one before that did: so a full ring always holds one.
 class SendPair {
  public:
   static constexpr std::uint32_t kRequests = 512;
   static constexpr std::uint32_t kSignalEvery = 32;
-  static constexpr std::size_t kMemoryBytes = std::size_t{1} << 20;
+  static constexpr std::size_t kMemoryBytes = std::size_t{1} << 20;  ///< of the ring
 
   /// Control thread. Throws Error.
   explicit SendPair(const Device& device);
@@ -62,10 +63,16 @@ class SendPair {
 
   [[nodiscard]] std::uint64_t allocate(std::size_t bytes) noexcept;
   [[nodiscard]] bool compose(const Frame& frame, std::size_t i, PortCounters& counters) noexcept;
+  [[nodiscard]] bool compose_unfinished(const Frame& frame, std::size_t i, PortCounters& counters) noexcept;
   [[nodiscard]] bool compose_tso(const Frame& frame, std::size_t i) noexcept;
   /// What the device may gather the frame's rest from; nullptr: it has to be copied.
   [[nodiscard]] const SendRegion* region_of(const Frame& frame) noexcept;
-  void describe(std::size_t i, std::uint64_t place, std::size_t bytes) noexcept;
+  void describe(std::size_t i, const std::byte* at, std::size_t bytes) noexcept;
+  [[nodiscard]] std::byte* ring_at(std::uint64_t place) const noexcept { return memory_.data() + place % kMemoryBytes; }
+  /// Of request number n: room for kHeaderBytes.
+  [[nodiscard]] std::byte* own_place(std::uint64_t n) const noexcept {
+    return memory_.data() + kMemoryBytes + n % kRequests * kHeaderBytes;
+  }
   void gather(std::size_t i, const Frame& frame, const SendRegion& from) noexcept;
   void give_back(std::uint64_t from, std::uint64_t to) noexcept;
   [[nodiscard]] std::size_t post(std::size_t count, std::uint64_t head_before) noexcept;
@@ -75,9 +82,10 @@ class SendPair {
   Verbs<ibv_mr> region_;
   Verbs<ibv_cq> cq_;
   Verbs<ibv_qp> qp_;
-  std::uint64_t head_ = 0;         // of bytes ever used
+  std::uint64_t head_ = 0;         // of bytes ever used of the ring
   std::uint64_t tail_ = 0;         // of bytes free again
   std::uint64_t signaled_at_ = 0;  // head_ when a completion was last asked for
+  std::uint64_t signaled_ = 0;     // posted_ then
   std::uint64_t posted_ = 0;       // requests ever
   std::atomic<std::uint64_t> completed_{0};
   std::atomic<std::uint64_t> last_kept_{0};
