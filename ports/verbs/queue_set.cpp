@@ -93,7 +93,7 @@ std::size_t QueueSet::receive(Burst& out, PortCounters& counters) noexcept {
   arrived_count_ = 0;
   if (published_sender_.load()->keeps()) reclaim();  // tenants wait for the room, however busy the wire is
   const std::size_t polled = poll(out.room());
-  for (std::size_t i = 0; i < arrived_count_; ++i) lend(arrived_[i], out, counters);
+  for (const Arrived& arrived : std::span(arrived_.data(), arrived_count_)) lend(arrived, out, counters);
   return polled;
 }
 
@@ -146,8 +146,8 @@ inline void QueueSet::lend(const Arrived& arrived, Burst& out, PortCounters& cou
   const std::byte* const bytes = arrived.bytes;
   Frame& frame = out.next();
   frame.kept = arrived.kept;
-  frame.offload = {};
-  if ((arrived.flags & IBV_WC_IP_CSUM_OK) != 0) frame.offload.flags = Offload::kDataValid;
+  const std::uint8_t data_valid = (arrived.flags & IBV_WC_IP_CSUM_OK) != 0 ? Offload::kDataValid : 0;
+  frame.offload = Offload{.flags = data_valid};
   if (!vlan_strip_ && bytes[kMacPairBytes] == std::byte{0x81} && bytes[kMacPairBytes + 1] == std::byte{0} &&
       arrived.length >= kEthernetHeaderBytes + kVlanTagBytes) {
     take_tag(frame, arrived);

@@ -24,7 +24,7 @@ Egress::Slot& Egress::open_slot(PortId port) noexcept {
   return slot;
 }
 
-void Egress::stage_many(const Verdict& verdict, const Frame& frame) noexcept {
+void Egress::stage_many(Verdict verdict, const Frame& frame) noexcept {
   if (verdict.port != kNoPort) stage_to(verdict.port, frame);
   for (const PortId port : table_->group(verdict.group)) {
     if (port != verdict.exclude) stage_to(port, frame);

@@ -25,7 +25,7 @@ class Egress {
   void use(const Table& table) noexcept { table_ = &table; }
   /// Notes `frame` for every destination of `verdict`, which must not be a drop. The frame must stay lent until
   /// flush().
-  void stage(const Verdict& verdict, const Frame& frame) noexcept {
+  void stage(Verdict verdict, const Frame& frame) noexcept {
     if (verdict.is_unicast()) {
       stage_to(verdict.port, frame);
     } else {
@@ -75,7 +75,7 @@ class Egress {
     slot.bytes += frame.length;
   }
   Slot& open_slot(PortId port) noexcept;
-  void stage_many(const Verdict& verdict, const Frame& frame) noexcept;
+  void stage_many(Verdict verdict, const Frame& frame) noexcept;
   void stage_unusual(PortId port, const Frame& frame) noexcept;
   void stage_adapted(PortId port, const Frame& frame) noexcept;
   void refuse(PortId port, Drop reason, std::size_t frames) noexcept;
