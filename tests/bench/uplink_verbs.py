@@ -47,6 +47,7 @@ def speeds(lab, samples, options, mode):
         if not result["frames"]:
             raise BenchError(f"{result['case']}: every turn was interrupted; is the machine busy with something else?")
         samples.add(result["case"], "Mpps", result["mpps"])
+        samples.add(f"{result['case']}-cycles", "cycles/frame", result["cycles"])
     samples.add("clock", "ns/turn", found["clock_ns"])
     return [result["case"] for result in found["cases"]]
 
