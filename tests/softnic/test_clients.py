@@ -51,14 +51,24 @@ class Cabled(unittest.TestCase):
 
     def perftest(self, program, *options, seconds=60):
         """Runs server on b and client on a. @return what they printed."""
+        for _ in range(5):
+            done = self.perftest_once(program, *options, seconds=seconds)
+            # It measures its clock, and gives up where others slow the machine down meanwhile: that is no verdict.
+            if not any("Correlation coefficient" in printed for _, printed in done):
+                break
+        for status, printed in done:
+            self.assertEqual(status, 0, printed)
+        return [printed for _, printed in done]
+
+    def perftest_once(self, program, *options, seconds):
+        """(exit status, what it printed) of the client and of the server."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         common = ("-d", self.KIND["name"], "-B")
-        server = self.nic_b.popen(self.lab, program, "--server", *common, QP_B, "-E", QP_A, *options,
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        server = self.nic_b.popen(self.lab, program, "--server", *common, QP_B, "-E", QP_A, *options, **pipes)
         time.sleep(1)  # it says nothing when it is ready
-        client = self.nic_a.run(program, "--client", *common, QP_A, "-E", QP_B, *options, timeout=seconds)
-        printed, _ = server.communicate(timeout=seconds)
-        self.assertEqual(server.returncode, 0, printed)
-        return client.stdout, printed
+        client = self.nic_a.popen(self.lab, program, "--client", *common, QP_A, "-E", QP_B, *options, **pipes)
+        printed = [end.communicate(timeout=seconds)[0] for end in (client, server)]
+        return [(client.returncode, printed[0]), (server.returncode, printed[1])]
 
 
 class Devinfo(Cabled):
