@@ -51,6 +51,7 @@ inline constexpr std::size_t kCounters = static_cast<std::size_t>(Counter::count
 extern const std::array<std::string_view, kCounters> kCounterNames;
 
 inline constexpr std::size_t kMostPorts = 2;
+inline constexpr std::uint32_t kMostEntries = 4194303;  ///< of a completion queue
 
 /// What the NIC offers; each can be left out of a device.
 struct Feature {
@@ -59,9 +60,10 @@ struct Feature {
   static constexpr std::uint32_t kVlanStrip = 4;
   static constexpr std::uint32_t kRss = 8;
   static constexpr std::uint32_t kPacing = 16;
-  static constexpr std::uint32_t kRawPacket = 32;  ///< queue pairs of type RAW_PACKET at all
-  static constexpr std::uint32_t kFlow = 64;       ///< flow steering
-  static constexpr std::uint32_t kAll = 127;
+  static constexpr std::uint32_t kRawPacket = 32;    ///< queue pairs of type RAW_PACKET at all
+  static constexpr std::uint32_t kFlow = 64;         ///< flow steering
+  static constexpr std::uint32_t kExtendedCq = 128;  ///< ibv_create_cq_ex(); libmlx5 always has it
+  static constexpr std::uint32_t kAll = 255;
 };
 
 /// What is overwritten with garbage, because it is the NIC's: so that software which still uses it is noticed.
@@ -72,7 +74,7 @@ struct Poison {
 
 /// Lives in shared memory: lock-free atomics alone, zero at the start.
 struct Board {
-  static constexpr std::uint32_t kVersion = 1;
+  static constexpr std::uint32_t kVersion = 2;
   std::uint32_t version;
   std::uint32_t seed;      ///< of completion batching; 0 = completions are written at once
   std::uint32_t poison;    ///< of Poison
@@ -80,6 +82,7 @@ struct Board {
   std::uint32_t ports;
   std::uint32_t min_inline;  ///< header bytes each send must inline: 0 or 18
   std::uint32_t mtu;
+  std::uint32_t max_cqe;       ///< entries of a completion queue
   std::uint32_t dma_delay_ns;  ///< between doorbell and the reading of work requests
   std::array<std::atomic<std::uint64_t>, kCounters> counters;
   std::array<std::atomic<std::uint32_t>, kMostPorts> link_down;  ///< 1 = taken down on request

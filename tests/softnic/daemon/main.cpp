@@ -103,18 +103,24 @@ std::array<std::uint8_t, 6> parse_mac(const std::string& text) {
   return mac;
 }
 
+const std::string kFeatures = "checksum,tso,vlan-strip,rss,pacing,raw-packet,flow,extended-cq";
+
 std::uint32_t parse_features(const std::string& without) {
-  static const std::pair<const char*, std::uint32_t> names[] = {
-      {"checksum", Feature::kChecksum}, {"tso", Feature::kTso},       {"vlan-strip", Feature::kVlanStrip},
-      {"rss", Feature::kRss},           {"pacing", Feature::kPacing}, {"raw-packet", Feature::kRawPacket},
-      {"flow", Feature::kFlow}};
+  static const std::pair<const char*, std::uint32_t> names[] = {{"checksum", Feature::kChecksum},
+                                                                {"tso", Feature::kTso},
+                                                                {"vlan-strip", Feature::kVlanStrip},
+                                                                {"rss", Feature::kRss},
+                                                                {"pacing", Feature::kPacing},
+                                                                {"raw-packet", Feature::kRawPacket},
+                                                                {"flow", Feature::kFlow},
+                                                                {"extended-cq", Feature::kExtendedCq}};
   std::uint32_t features = Feature::kAll;
   std::istringstream parts(without);
   for (std::string part; std::getline(parts, part, ',');) {
     const auto found =
         std::find_if(std::begin(names), std::end(names), [&](const auto& name) { return part == name.first; });
     if (found == std::end(names)) {
-      throw UsageError("--without " + part + ": expected some of checksum,tso,vlan-strip,rss,pacing,raw-packet,flow");
+      throw UsageError("--without " + part + ": expected some of " + kFeatures);
     }
     features &= ~found->second;
   }
@@ -142,7 +148,8 @@ options::options_description serve_options() {
   add("mtu", options::value<std::uint32_t>()->default_value(1500), "of the kernel netdevs");
   add("min-inline", options::value<std::uint32_t>()->default_value(0), "header bytes each send must inline: 0 or 18");
   add("without", options::value<std::string>()->default_value(""),
-      "features to leave out: checksum,tso,vlan-strip,rss,pacing,raw-packet,flow");
+      ("features to leave out: " + kFeatures + " (the last one of --neutral alone)").c_str());
+  add("max-cqe", options::value<std::uint32_t>()->default_value(kMostEntries), "entries of a completion queue");
   add("seed", options::value<std::uint32_t>()->default_value(1), "of random completion batches; 0: no batches");
   add("dma-delay-us", options::value<std::uint32_t>()->default_value(0),
       "between doorbell and reading of work requests");
@@ -163,6 +170,9 @@ void make_device(const std::string& directory, const options::variables_map& giv
   board.ports = static_cast<std::uint32_t>(texts.size());
   board.min_inline = min_inline;
   board.mtu = given["mtu"].as<std::uint32_t>();
+  board.max_cqe = given["max-cqe"].as<std::uint32_t>();
+  if (board.max_cqe == 0 || board.max_cqe > kMostEntries)
+    throw UsageError("--max-cqe: 1 to " + std::to_string(kMostEntries));
   board.dma_delay_ns = given["dma-delay-us"].as<std::uint32_t>() * 1000;
   auto mac = parse_mac(given["mac"].as<std::string>());
   SysfsDevice sysfs{directory, given["name"].as<std::string>(), given["uverbs"].as<unsigned>(), true, {}};

@@ -22,7 +22,6 @@ inline constexpr std::uint32_t kMaxPieces = 16;
 inline constexpr std::uint32_t kMaxInline = 512;
 inline constexpr std::uint32_t kMaxTso = 262144;
 inline constexpr std::uint32_t kMaxTsoHeader = 512;
-inline constexpr std::uint32_t kMaxEntries = 4194303;
 inline constexpr std::uint32_t kMaxTable = 2048;
 inline constexpr std::uint32_t kMaxKbps = 100'000'000;
 

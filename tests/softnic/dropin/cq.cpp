@@ -153,7 +153,7 @@ void set_reads(Cq& cq) {
 
 Cq* make_cq(ibv_context* handle, std::int64_t entries, void* cookie, ibv_comp_channel* channel, std::int64_t vector) {
   Context& context = dropin::context_of(handle);
-  if (entries <= 0 || entries > kMaxEntries || vector < 0 || vector >= kVectors) return refuse(EINVAL);
+  if (entries <= 0 || entries > context.board->max_cqe || vector < 0 || vector >= kVectors) return refuse(EINVAL);
   const int fd = channel == nullptr ? -1 : static_cast<Channel*>(channel)->pipe.write_fd();
   auto cq = std::make_unique<Cq>(static_cast<std::size_t>(entries), fd, *context.board);
   cq->context = handle;
@@ -172,6 +172,7 @@ Cq* make_cq(ibv_context* handle, std::int64_t entries, void* cookie, ibv_comp_ch
 ibv_cq_ex* create_cq_ex(ibv_context* context, ibv_cq_init_attr_ex* attr) {
   constexpr std::uint32_t kFlags = IBV_CREATE_CQ_ATTR_SINGLE_THREADED | IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN;
   const std::uint32_t flags = (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS) != 0 ? attr->flags : 0;
+  if (!dropin::context_of(context).offers(Feature::kExtendedCq)) return refuse(EOPNOTSUPP);
   if (const int error =
           dropin::context_of(context).injected(kEx | IB_USER_VERBS_EX_CMD_CREATE_CQ, IB_USER_VERBS_CMD_CREATE_CQ)) {
     return refuse(error);
@@ -212,7 +213,7 @@ ibv_cq* ibv_create_cq(ibv_context* context, int entries, void* cookie, ibv_comp_
 int ibv_resize_cq(ibv_cq* handle, int entries) {
   Cq& cq = cq_of(handle);
   const auto held = context_of(cq).engine.lock();
-  if (entries <= 0 || static_cast<std::uint32_t>(entries) > kMaxEntries) return EINVAL;
+  if (entries <= 0 || static_cast<std::uint32_t>(entries) > context_of(cq).board->max_cqe) return EINVAL;
   if (cq.completions.used() > static_cast<std::size_t>(entries)) return EINVAL;
   cq.completions.resize(static_cast<std::size_t>(entries));
   cq.cqe = entries;

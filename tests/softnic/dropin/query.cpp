@@ -43,7 +43,7 @@ ibv_device_attr plain_attributes(const Context& context) {
   if (context.offers(Feature::kChecksum)) out.device_cap_flags |= IBV_DEVICE_RAW_IP_CSUM;
   if (context.offers(Feature::kFlow)) out.device_cap_flags |= IBV_DEVICE_MANAGED_FLOW_STEERING;
   out.max_sge = kMaxPieces;
-  out.max_cqe = kMaxEntries;
+  out.max_cqe = static_cast<int>(context.board->max_cqe);
   out.max_mr = out.max_pd = 1 << 20;
   out.max_raw_ethy_qp = context.offers(Feature::kRawPacket) ? 4096 : 0;
   out.max_mcast_grp = out.max_mcast_qp_attach = out.max_total_mcast_qp_attach = 4096;

@@ -26,6 +26,7 @@ LocalDevice::LocalDevice(const softnic_memory_wire_options& options)
   board_->features = Feature::kAll;
   board_->ports = 1;
   board_->mtu = options.mtu;
+  board_->max_cqe = kMostEntries;
   device_.add_port(wire_.nic_end(), open_kernel_netdev(options.netdev, options.mac, options.mtu));
   write_sysfs({options.directory, options.device, 0, true, {options.netdev}});
 }

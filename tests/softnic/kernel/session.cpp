@@ -14,7 +14,6 @@ namespace {
 
 constexpr std::uint32_t kMaxQueues = 16384;
 constexpr std::uint32_t kMaxRequests = 32768;
-constexpr std::uint32_t kMaxEntries = 4194303;
 constexpr std::uint32_t kMaxTso = 262144;
 constexpr std::uint32_t kMaxKbps = 100'000'000;
 constexpr std::uint32_t kRawPacket = 1U << IBV_QPT_RAW_PACKET;
@@ -37,7 +36,7 @@ void fill(ib_uverbs_query_device_resp& out, const Board& board) {
   if ((board.features & Feature::kChecksum) != 0) out.device_cap_flags |= IBV_DEVICE_RAW_IP_CSUM;
   if ((board.features & Feature::kFlow) != 0) out.device_cap_flags |= 1U << 29;  // IBV_DEVICE_MANAGED_FLOW_STEERING
   out.max_sge = 30;
-  out.max_cqe = kMaxEntries;
+  out.max_cqe = board.max_cqe;
   out.max_mr = 1U << 24;
   out.max_pd = 1U << 24;
   out.max_raw_ethy_qp = (board.features & Feature::kRawPacket) != 0 ? kMaxQueues : 0;

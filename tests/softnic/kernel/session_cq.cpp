@@ -9,7 +9,6 @@
 namespace softnic {
 namespace {
 
-constexpr std::uint32_t kMaxEntries = 4194303;
 constexpr std::uint32_t kTimestamp = 1, kIgnoreOverrun = 2;  // enum ib_uverbs_ex_create_cq_flags
 
 bool sound(std::uint64_t buffer, std::uint32_t entry_bytes) {
@@ -22,7 +21,7 @@ template <typename Core, typename Response>
 int Session::make_cq(Command& command, const Core& core, Response& response) {
   mlx5_ib_create_cq driver{};
   command.read_driver(driver);
-  if (core.cqe == 0 || core.cqe > kMaxEntries || core.comp_vector >= 2) return EINVAL;
+  if (core.cqe == 0 || core.cqe > board_.max_cqe || core.comp_vector >= 2) return EINVAL;
   if (!sound(driver.buf_addr, driver.cqe_size) || driver.db_addr == 0 || driver.cqe_comp_en != 0) return EINVAL;
   CompletionQueue::Events events{-1, core.user_handle};
   if (core.comp_channel >= 0) {
@@ -78,7 +77,8 @@ int Session::resize_cq(Command& command) {
   if (!command.read(core)) return EINVAL;
   command.read_driver(driver);
   const auto found = nic_.cqs.find(core.cq_handle);
-  if (found == nic_.cqs.end() || core.cqe == 0 || core.cqe > kMaxEntries || !sound(driver.buf_addr, driver.cqe_size)) {
+  if (found == nic_.cqs.end() || core.cqe == 0 || core.cqe > board_.max_cqe ||
+      !sound(driver.buf_addr, driver.cqe_size)) {
     return EINVAL;
   }
   const std::uint32_t entries = std::bit_ceil(core.cqe + 1);
