@@ -6,6 +6,7 @@
 
 #include "ports/verbs/flow.h"
 #include "ports/verbs/queue_pair.h"
+#include "ports/verbs/queue_set.h"
 #include "vswitch/base/error.h"
 
 namespace vswitch::verbs {
@@ -53,7 +54,9 @@ Device::Device(const RdmaPort& port)
 
 void Device::ask_capabilities() {
   ibv_device_attr_ex attributes{};
-  if (ibv_query_device_ex(context_.get(), nullptr, &attributes) != 0) return;
+  if (const int error = ibv_query_device_ex(context_.get(), nullptr, &attributes); error != 0)
+    throw Error(error, "ask for the capabilities of", port_.device);
+  capabilities_.max_completions = static_cast<std::uint32_t>(std::max(attributes.orig_attr.max_cqe, 0));
   capabilities_.checksum = (attributes.raw_packet_caps & IBV_RAW_PACKET_CAP_IP_CSUM) != 0 ||
                            (attributes.orig_attr.device_cap_flags & IBV_DEVICE_RAW_IP_CSUM) != 0;
   capabilities_.vlan_strip = (attributes.raw_packet_caps & IBV_RAW_PACKET_CAP_CVLAN_STRIPPING) != 0;
@@ -95,6 +98,7 @@ std::string why_not(const std::string& netdev) {
   try {
     const Device device(port_of_netdev(netdev));
     try_raw_packet(device);
+    static_cast<void>(QueueSet::most_pairs(device));
     return {};
   } catch (const Error& error) {
     return error.what();

@@ -10,8 +10,9 @@ namespace vswitch::verbs {
 /// What a device offers raw packet queue pairs, found by asking and by trying, never by vendor.
 struct Capabilities {
   bool checksum = false;  ///< computes and checks IPv4, TCP and UDP checksums (over IPv4: that is all verbs promise)
-  std::uint32_t max_tso = 0;  ///< payload bytes of a frame to be segmented; 0: none
-  bool vlan_strip = false;    ///< takes an 802.1Q tag out of received frames and tells it beside
+  std::uint32_t max_tso = 0;          ///< payload bytes of a frame to be segmented; 0: none
+  bool vlan_strip = false;            ///< takes an 802.1Q tag out of received frames and tells it beside
+  std::uint32_t max_completions = 0;  ///< entries of a completion queue
 };
 
 /// An open RDMA device and one of its ports. Control thread only.

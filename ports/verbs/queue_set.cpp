@@ -1,12 +1,12 @@
 #include "ports/verbs/queue_set.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -16,30 +16,6 @@
 
 namespace vswitch::verbs {
 namespace {
-
-constexpr std::uint32_t kEntries = QueueSet::kMostPairs * ReceivePair::kFrames;
-
-Verbs<ibv_comp_channel> open_channel(const Device& device) {
-  Verbs<ibv_comp_channel> channel(ibv_create_comp_channel(device.context()));
-  if (!channel) throw_errno("create a completion channel on", device.name());
-  const int flags = ::fcntl(channel->fd, F_GETFL);
-  if (::fcntl(channel->fd, F_SETFL, flags | O_NONBLOCK) != 0)
-    throw_errno("set up the completion channel of", device.name());
-  return channel;
-}
-
-Verbs<ibv_cq_ex> open_cq(const Device& device, ibv_comp_channel* channel, bool vlan_strip) {
-  ibv_cq_init_attr_ex attributes{};
-  attributes.cqe = kEntries;
-  attributes.channel = channel;
-  attributes.wc_flags = IBV_WC_EX_WITH_BYTE_LEN | (vlan_strip ? IBV_WC_EX_WITH_CVLAN : 0);
-  Verbs<ibv_cq_ex> cq(ibv_create_cq_ex(device.context(), &attributes));
-  if (!cq) {
-    throw_errno("create an extended completion queue on", device.name(),
-                errno == ENOMEM ? "the device or the limit of locked memory (LimitMEMLOCK=) has no room for more" : "");
-  }
-  return cq;
-}
 
 void ring(int bell) noexcept {
   const std::uint64_t one = 1;
@@ -60,6 +36,15 @@ bool wait_until(const Done& done) noexcept {
 
 }  // namespace
 
+std::uint32_t QueueSet::most_pairs(const Device& device) {
+  constexpr std::uint32_t kLeast = 2;  // the shared one, and the one that replaces it
+  const std::uint32_t entries = device.capabilities().max_completions;
+  if (entries >= kLeast * ReceivePair::kFrames) return std::min(kMostPairs, entries / ReceivePair::kFrames);
+  throw Error(0, "use", device.name(),
+              "its completion queues have " + std::to_string(entries) + " entries, less than the " +
+                  std::to_string(kLeast * ReceivePair::kFrames) + " that are needed; use \"driver\": \"af_packet\"");
+}
+
 QueueSet::QueueSet(const Device& device, const DirectMemory& direct, std::uint32_t stride, Quiescence& quiescence,
                    Bells bells)
     : device_(device),
@@ -67,24 +52,12 @@ QueueSet::QueueSet(const Device& device, const DirectMemory& direct, std::uint32
       stride_(stride),
       quiescence_(quiescence),
       bells_(bells),
-      vlan_strip_(device.capabilities().vlan_strip),
-      channel_(open_channel(device)),
-      cq_(open_cq(device, channel_.get(), vlan_strip_)),
+      most_pairs_(most_pairs(device)),
+      completions_(device, most_pairs_ * ReceivePair::kFrames, device.capabilities().vlan_strip),
       sender_(std::make_unique<SendPair>(device)),
       published_sender_(sender_.get()) {
   owned_.push_back(make_pair(true));
   publish(owned_.front().get());
-}
-
-[[gnu::always_inline]] inline QueueSet::Completion QueueSet::read_completion() noexcept {
-  Completion completion;
-  completion.wr_id = cq_->wr_id;
-  completion.status = cq_->status;
-  if (completion.status != IBV_WC_SUCCESS) return completion;
-  completion.length = ibv_wc_read_byte_len(cq_.get());
-  completion.flags = ibv_wc_read_wc_flags(cq_.get());
-  if (vlan_strip_) completion.tci = ibv_wc_read_cvlan(cq_.get());
-  return completion;
 }
 
 // First all completions, then all frames: where a frame lies is known some time before it is looked at, and the first
@@ -104,20 +77,15 @@ std::size_t QueueSet::poll(std::size_t most) noexcept {
     note(kept_);
     if (++polled == most) return polled;
   }
-  ibv_poll_cq_attr none{};
-  if (ibv_start_poll(cq_.get(), &none) != 0) return polled;
-  do {
-    note(read_completion());
-    ++polled;
-  } while (polled < most && ibv_next_poll(cq_.get()) == 0);
-  ibv_end_poll(cq_.get());
-  came_ = true;
-  return polled;
+  const std::size_t fresh =
+      completions_.poll(most - polled, [this](const Completion& completion) noexcept { note(completion); });
+  came_ = came_ || fresh != 0;
+  return polled + fresh;
 }
 
 [[gnu::always_inline]] inline void QueueSet::note(const Completion& completion) noexcept {
   const std::uint32_t tag = ReceivePair::tag_of(completion.wr_id);
-  ReceivePair* const pair = pairs_[tag % kMostPairs].load(std::memory_order_seq_cst);
+  ReceivePair* const pair = pairs_[tag % kPlaces].load(std::memory_order_seq_cst);
   if (pair == nullptr || pair->tag() != tag) return;  // it is gone, and its memory soon
   if (completion.status != IBV_WC_SUCCESS) [[unlikely]] {
     note_failure(*pair, completion.status);
@@ -135,7 +103,7 @@ std::size_t QueueSet::poll(std::size_t most) noexcept {
 void QueueSet::note_failure(ReceivePair& pair, ibv_wc_status status) noexcept {
   pair.forget_one();
   if (status != IBV_WC_WR_FLUSH_ERR) device_counters_.receive_errors.add(1);
-  if (!pair.closed()) mark_broken(pair.tag() % kMostPairs);
+  if (!pair.closed()) mark_broken(pair.tag() % kPlaces);
 }
 
 inline void QueueSet::lend(const Arrived& arrived, Burst& out, PortCounters& counters) noexcept {
@@ -148,8 +116,8 @@ inline void QueueSet::lend(const Arrived& arrived, Burst& out, PortCounters& cou
   frame.kept = arrived.kept;
   const std::uint8_t data_valid = (arrived.flags & IBV_WC_IP_CSUM_OK) != 0 ? Offload::kDataValid : 0;
   frame.offload = Offload{.flags = data_valid};
-  if (!vlan_strip_ && bytes[kMacPairBytes] == std::byte{0x81} && bytes[kMacPairBytes + 1] == std::byte{0} &&
-      arrived.length >= kEthernetHeaderBytes + kVlanTagBytes) {
+  if (!completions_.tells_vlan() && bytes[kMacPairBytes] == std::byte{0x81} &&
+      bytes[kMacPairBytes + 1] == std::byte{0} && arrived.length >= kEthernetHeaderBytes + kVlanTagBytes) {
     take_tag(frame, arrived);
   } else {
     frame.data = bytes;
@@ -197,31 +165,15 @@ void QueueSet::reclaim() noexcept {
   if (!published_sender_.load()->reclaim()) mark_broken(kSender);
 }
 
-void QueueSet::drain_events() noexcept {
-  ibv_cq* cq = nullptr;
-  void* context = nullptr;
-  bool any = false;
-  while (ibv_get_cq_event(channel_.get(), &cq, &context) == 0) {
-    ibv_ack_cq_events(cq, 1);
-    any = true;
-  }
-  if (came_ && !any) device_counters_.lost_events.add(1);
-}
-
 bool QueueSet::arm() noexcept {
-  if (std::exchange(armed_, false)) drain_events();
+  if (std::exchange(armed_, false) && !completions_.drain_events() && came_) device_counters_.lost_events.add(1);
   // What is kept has to go back to tenants when the device is done with it, of which no event tells.
-  if (published_sender_.load()->keeps() || has_kept_ || ibv_req_notify_cq(ibv_cq_ex_to_cq(cq_.get()), 0) != 0)
-    return false;
+  if (published_sender_.load()->keeps() || has_kept_ || !completions_.request_event()) return false;
   came_ = false;
   // A completion that came before the request makes no event (ibv_req_notify_cq(3)): look once more.
-  ibv_poll_cq_attr none{};
   armed_ = true;
-  if (ibv_start_poll(cq_.get(), &none) != 0) return true;
-  kept_ = read_completion();
-  has_kept_ = true;
-  ibv_end_poll(cq_.get());
-  return false;
+  has_kept_ = completions_.poll(1, [this](const Completion& completion) noexcept { kept_ = completion; }) != 0;
+  return !has_kept_;
 }
 
 void QueueSet::mark_broken(std::uint32_t index) noexcept {
@@ -236,27 +188,27 @@ bool QueueSet::mark_broken(const ibv_qp* qp) noexcept {
   }
   const auto found = std::find_if(owned_.begin(), owned_.end(), [qp](const auto& pair) { return pair->qp() == qp; });
   if (found == owned_.end()) return false;
-  mark_broken((*found)->tag() % kMostPairs);
+  mark_broken((*found)->tag() % kPlaces);
   return true;
 }
 
 std::unique_ptr<ReceivePair> QueueSet::make_pair(bool shared) {
   std::uint32_t index = 0;
-  while (index < kMostPairs && pairs_[index].load() != nullptr) ++index;
-  if (index == kMostPairs) throw Error(ENOSPC, "add a queue pair on", device_.name());
-  const std::uint32_t tag = next_generation_++ * kMostPairs + index;
-  return std::make_unique<ReceivePair>(device_, ibv_cq_ex_to_cq(cq_.get()), tag,
-                                       ReceivePair::Shape{stride_, vlan_strip_, shared});
+  while (index < most_pairs_ && pairs_[index].load() != nullptr) ++index;
+  if (index == most_pairs_) throw Error(ENOSPC, "add a queue pair on", device_.name());
+  const std::uint32_t tag = next_generation_++ * kPlaces + index;
+  return std::make_unique<ReceivePair>(device_, completions_.cq(), tag,
+                                       ReceivePair::Shape{stride_, completions_.tells_vlan(), shared});
 }
 
 void QueueSet::publish(ReceivePair* pair) noexcept {
-  const std::uint32_t index = pair->tag() % kMostPairs;
+  const std::uint32_t index = pair->tag() % kPlaces;
   broken_[index].store(false, std::memory_order_release);
   pairs_[index].store(pair, std::memory_order_seq_cst);
 }
 
 ReceivePair* QueueSet::add_pair() {
-  if (owned_.size() == kMostPairs - 1) return nullptr;
+  if (owned_.size() == most_pairs_ - 1) return nullptr;
   try {
     owned_.push_back(make_pair(false));
   } catch (const Error&) {
@@ -275,7 +227,7 @@ void QueueSet::retire(std::unique_ptr<ReceivePair> old) noexcept {
   old->flush();
   ring(bells_.worker);
   static_cast<void>(wait_until([&old] { return old->empty(); }));  // a dead device's pair never is
-  pairs_[old->tag() % kMostPairs].store(nullptr, std::memory_order_seq_cst);
+  pairs_[old->tag() % kPlaces].store(nullptr, std::memory_order_seq_cst);
   quiescence_.wait();
 }
 

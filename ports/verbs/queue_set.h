@@ -9,6 +9,7 @@
 #include "ports/verbs/device.h"
 #include "ports/verbs/direct_memory.h"
 #include "ports/verbs/handle.h"
+#include "ports/verbs/receive_completions.h"
 #include "ports/verbs/receive_pair.h"
 #include "ports/verbs/send_pair.h"
 #include "vswitch/base/quiescence.h"
@@ -25,15 +26,20 @@ struct DeviceCounters {
 
 /// What one worker has open on the device: the pair it sends with, and the pairs it receives with. All receive pairs
 /// share one completion queue, so that polling costs the same for one tenant and for hundreds; it has an entry for
-/// every buffer, so it cannot overrun.
+/// every buffer, so it cannot overrun; where the device has not that many, there are fewer pairs.
 ///
 /// A worker uses it between Published::load() and its next quiescent state; the control thread changes it meanwhile by
 /// the members that say so. (The completion queue's own lock, inside libibverbs, is what lets a pair go while others
 /// are polled; nobody else ever holds it for long.)
 class QueueSet {
  public:
-  /// Receive pairs of one worker, the shared one included, and the one that is about to replace another.
-  static constexpr std::uint32_t kMostPairs = 128;
+  /// Receive pairs of one worker, the shared one included, and the one that is about to replace another. One less than
+  /// what places there are for them: providers add an entry to a completion queue, and round up to a power of two.
+  static constexpr std::uint32_t kMostPairs = 127;
+
+  /// As many as the device can have, of kMostPairs: each buffer has an entry of the completion queue. Throws Error: too
+  /// few.
+  [[nodiscard]] static std::uint32_t most_pairs(const Device& device);
 
   /// What a worker's set tells by writing 1 to eventfds.
   struct Bells {
@@ -51,7 +57,8 @@ class QueueSet {
   [[nodiscard]] bool arm() noexcept;
 
   // The control thread's side.
-  /// A pair of its own for somebody. @return nullptr: there are kMostPairs - 1, or the device has no room for more
+  /// A pair of its own for somebody. @return nullptr: there are as many as there may be, or the device has no room for
+  /// more
   [[nodiscard]] ReceivePair* add_pair();
   /// Its rules end at once, its memory when no worker can use it. Not the shared pair.
   void remove_pair(ReceivePair* pair) noexcept;
@@ -59,7 +66,7 @@ class QueueSet {
   ReceivePair* replace_pair(const ReceivePair* pair);
   [[nodiscard]] ReceivePair& shared_pair() const noexcept { return *owned_.front(); }
   [[nodiscard]] std::size_t pairs() const noexcept { return owned_.size(); }
-  [[nodiscard]] int channel_fd() const noexcept { return channel_->fd; }
+  [[nodiscard]] const ReceiveCompletions& completions() const noexcept { return completions_; }
   [[nodiscard]] const DeviceCounters& device_counters() const noexcept { return device_counters_; }
 
   /// Waits until the device read all frames that are kept; what it does not read soon, it never will: the pair is
@@ -76,13 +83,7 @@ class QueueSet {
   std::size_t repair(const Replaced& replaced);
 
  private:
-  struct Completion {
-    std::uint64_t wr_id = 0;
-    std::uint32_t length = 0;
-    std::uint32_t flags = 0;
-    std::uint16_t tci = 0;
-    ibv_wc_status status = IBV_WC_SUCCESS;
-  };
+  using Completion = ReceiveCompletions::Completion;
   struct Arrived {
     const std::byte* bytes = nullptr;
     Kept* kept = nullptr;
@@ -90,9 +91,9 @@ class QueueSet {
     std::uint32_t flags = 0;
     std::uint16_t tci = 0;
   };
-  static constexpr std::uint32_t kSender = kMostPairs;  // index of the sender in broken_
+  static constexpr std::uint32_t kPlaces = 128;
+  static constexpr std::uint32_t kSender = kPlaces;  // index of the sender in broken_
 
-  [[nodiscard]] Completion read_completion() noexcept;
   [[nodiscard]] std::size_t poll(std::size_t most) noexcept;
   void note(const Completion& completion) noexcept;
   void note_failure(ReceivePair& pair, ibv_wc_status status) noexcept;
@@ -102,7 +103,6 @@ class QueueSet {
   [[nodiscard]] std::unique_ptr<ReceivePair> make_pair(bool shared);
   void publish(ReceivePair* pair) noexcept;
   void retire(std::unique_ptr<ReceivePair> old) noexcept;
-  void drain_events() noexcept;
   void replace_sender();
   [[nodiscard]] ReceivePair* replace_at(std::size_t position);
 
@@ -111,16 +111,15 @@ class QueueSet {
   const std::uint32_t stride_;
   Quiescence& quiescence_;
   const Bells bells_;
-  const bool vlan_strip_;
-  Verbs<ibv_comp_channel> channel_;
-  Verbs<ibv_cq_ex> cq_;
+  const std::uint32_t most_pairs_;
+  ReceiveCompletions completions_;
   std::unique_ptr<SendPair> sender_;                 // control thread
   std::vector<std::unique_ptr<ReceivePair>> owned_;  // control thread; the first is the shared one
   std::uint32_t next_generation_ = 0;
   std::uint64_t lost_sends_ = 0;  // of senders before this one
   Published<SendPair> published_sender_;
-  std::array<std::atomic<ReceivePair*>, kMostPairs> pairs_{};  // by tag % kMostPairs
-  std::array<std::atomic<bool>, kMostPairs + 1> broken_{};
+  std::array<std::atomic<ReceivePair*>, kPlaces> pairs_{};  // by tag % kPlaces
+  std::array<std::atomic<bool>, kPlaces + 1> broken_{};
   DeviceCounters device_counters_;
   // Worker:
   std::array<Arrived, kBurstFrames> arrived_{};  // what receive() lent, in order; in whose buffers:
@@ -143,7 +142,7 @@ std::size_t QueueSet::repair(const Replaced& replaced) {
   }
   for (std::size_t i = 0; i < owned_.size(); ++i) {
     const ReceivePair* old = owned_[i].get();
-    if (!broken_[old->tag() % kMostPairs].load(std::memory_order_acquire)) continue;
+    if (!broken_[old->tag() % kPlaces].load(std::memory_order_acquire)) continue;
     replaced(old, replace_at(i));
     ++count;
   }

@@ -25,7 +25,7 @@ void VerbsQueue::nudge() noexcept {
 void VerbsQueue::connect(QueueSet& set) {
   epoll_event event{};
   event.events = EPOLLIN;
-  if (::epoll_ctl(events_.get(), EPOLL_CTL_ADD, set.channel_fd(), &event) != 0) {
+  if (::epoll_ctl(events_.get(), EPOLL_CTL_ADD, set.completions().channel_fd(), &event) != 0) {
     throw_errno("wait for", "the completion channel of an uplink's queue");
   }
   set_.replace(&set);

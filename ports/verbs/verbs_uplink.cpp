@@ -269,6 +269,7 @@ PortStatus VerbsUplink::status() const {
   }
   status.detail += ", " + std::to_string(own) + " tenant queue pairs";
   if (direct != 0) status.detail += " (" + std::to_string(direct) + " direct)";
+  if (!opened.sets.front()->completions().extended()) status.detail += ", plain completion queues";
   if (shared != 0) status.detail += ", " + std::to_string(shared) + " tenants on shared ones";
   const auto mention = [&status](std::uint64_t count, const char* what) {
     if (count != 0) status.detail += ", " + std::to_string(count) + " " + what;

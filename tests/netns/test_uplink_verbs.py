@@ -13,9 +13,9 @@ import unittest
 from unittest import mock
 
 import lab as lab_module
-from lab import (BUILD, HOST_MAC, HOST_V4, WIRE_MAC, WIRE_V4, CommandError, Lab, Site, configuration, ping, ring_port,
-                 tap_port, wait_until)
-from raw import RawSocket, ethernet
+from lab import (BUILD, HOST_MAC, HOST_V4, NEUTRAL_NIC, WIRE_MAC, WIRE_V4, CommandError, Lab, Site, configuration, ping,
+                 ring_port, tap_port, wait_until)
+from raw import RawSocket, ethernet, tag
 from traffic import CountedFlow, iperf
 
 RED_MAC, BLUE_MAC = "02:00:00:00:00:11", "02:00:00:00:00:12"
@@ -81,7 +81,7 @@ class Refused(VerbsSite):
 
     def test_explicit_driver_fails(self):
         self.nic.fault("fail", "create_cq", "ENOMEM")
-        with self.assertRaisesRegex(CommandError, "create an extended completion queue on mlx5_0 port 1"):
+        with self.assertRaisesRegex(CommandError, "create a completion queue on mlx5_0 port 1"):
             self.start("verbs")
 
 
@@ -99,6 +99,30 @@ class RefusedFlow(RefusedRawPacket):
 
     def test_no_device(self):
         self.refused("does not steer frames like that")
+
+
+class RefusedShortQueues(RefusedRawPacket):
+    NIC = ("--max-cqe", "1023")
+
+    def test_no_device(self):
+        self.refused("its completion queues have 1023 entries, less than the 2048 that are needed")
+
+
+class ShortQueues(VerbsSite):
+    """A completion queue with entries for three pairs: one that is shared, one for red, and one to replace either."""
+
+    NIC = ("--max-cqe", "4095")
+
+    def test_who_shares(self):
+        self.start()
+        self.assertIn("1 tenant queue pairs, 1 tenants on shared ones", self.uplink()["detail"])
+        ping(self.site.wire, RED_V4)
+        ping(self.site.wire, BLUE_V4)
+        for count, number in enumerate(Faults.queue_pairs(self)[1:3], 1):
+            self.nic.fault("break", number)
+            self.detail_says(f"{count} queue pairs replaced")
+            ping(self.site.wire, RED_V4)
+            ping(self.site.wire, BLUE_V4)
 
 
 class Bifurcation(VerbsSite):
@@ -184,6 +208,23 @@ class TcpWithoutTso(Tcp):
 class TcpWithoutChecksum(Tcp):
     NIC = ("--without", "checksum,tso,vlan-strip")
     SAYS = "computes no checksums"
+
+
+class TcpWithPlainCompletions(Tcp):
+    """Only the NIC that is not mlx5 knows them; on mlx5 the completion queues are extended."""
+
+    NIC = ("--without", "extended-cq")
+    SAYS = "plain completion queues" if NEUTRAL_NIC else "verbs on"
+
+    def test_tags_are_taken_out_in_software(self):
+        self.ports["red/p"]["vlan"] = 100
+        self.start()
+        with RawSocket(self.site["red"], "eth0") as red, RawSocket(self.site.wire, "w0") as wire:
+            payload = bytes(100)
+            wire.send(ethernet(RED_MAC, WIRE_MAC, payload, tags=tag(100)))
+            plain = ethernet(RED_MAC, WIRE_MAC, payload)
+            wait_until(lambda: any(f == plain for f, _ in red.read_all()), "red did not get the frame")
+        self.assertEqual("1 tags stripped in software" in self.uplink()["detail"], NEUTRAL_NIC)
 
 
 class TcpWithMinimumInline(Tcp):
@@ -314,7 +355,7 @@ class Many(VerbsSite):
             self.ports[f"many/p{i}"] = ring_port(f"{self.lab.folder}/{i}", mac)
         self.start()
         detail = self.uplink()["detail"]
-        self.assertRegex(detail, r"126 tenant queue pairs, 900 tenants on shared ones")
+        self.assertRegex(detail, r"125 tenant queue pairs, 901 tenants on shared ones")
         with CountedFlow(self.site.wire, WIRE_MAC, self.site["red"], RED_MAC, sender_device="w0") as flow:
             for turn in range(4):
                 for i in range(100):
