@@ -73,10 +73,12 @@ class RxRing {
 
  private:
   [[nodiscard]] std::uint32_t room() const noexcept { return mask_ + 1 - (head_ - tail_); }
+  /// The tenant finds the frame where the device wrote it. (A short one is cheaper to copy: its header copy is all of
+  /// it.)
   [[nodiscard]] bool lies_direct(const Frame& frame) const noexcept {
     const auto offset = static_cast<std::size_t>(frame.data - arena_) - (std::size_t{arena_mask_} + 1);
-    return frame.kept != nullptr && frame.finish == Finish::none && offset < direct_bytes_ &&
-           offset % VSWITCH_RING_LINE == 0;
+    return frame.kept != nullptr && frame.length > frame.header_bytes && frame.finish == Finish::none &&
+           offset < direct_bytes_ && offset % VSWITCH_RING_LINE == 0;
   }
   void describe(std::uint32_t head, std::uint32_t offset, std::uint32_t length, const Offload& offload) noexcept {
     const std::uint64_t place = std::uint64_t{length} << 32 | offset;
