@@ -12,6 +12,7 @@
 
 #include "vswitch/base/error.h"
 #include "vswitch/base/short_copy.h"
+#include "vswitch/core/intake.h"
 #include "vswitch/core/vlan.h"
 
 namespace vswitch::verbs {
@@ -114,8 +115,6 @@ inline void QueueSet::lend(const Arrived& arrived, Burst& out, PortCounters& cou
   const std::byte* const bytes = arrived.bytes;
   Frame& frame = out.next();
   frame.kept = arrived.kept;
-  const std::uint8_t data_valid = (arrived.flags & IBV_WC_IP_CSUM_OK) != 0 ? Offload::kDataValid : 0;
-  frame.offload = Offload{.flags = data_valid};
   if (!completions_.tells_vlan() && bytes[kMacPairBytes] == std::byte{0x81} &&
       bytes[kMacPairBytes + 1] == std::byte{0} && arrived.length >= kEthernetHeaderBytes + kVlanTagBytes) {
     take_tag(frame, arrived);
@@ -127,7 +126,8 @@ inline void QueueSet::lend(const Arrived& arrived, Burst& out, PortCounters& cou
     copy_line(frame.header, bytes);  // a buffer has room for kHeaderBytes, whatever the frame's length
     if (arrived.length > kCopyLine) copy_line(frame.header + kCopyLine, bytes + kCopyLine);
   }
-  out.add();
+  const std::uint8_t data_valid = (arrived.flags & IBV_WC_IP_CSUM_OK) != 0 ? Offload::kDataValid : 0;
+  if (take_offload(frame, {.flags = data_valid}, OffloadOrigin::kernel, counters)) out.add();
 }
 
 // The device left the tag in: the header copy is made around it.

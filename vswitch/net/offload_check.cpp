@@ -113,15 +113,12 @@ OffloadFault check_unfinished(const Offload& offload, std::span<const std::byte>
   return offload.needs_checksum() ? check_checksum(offload, *headers, frame_length) : OffloadFault::none;
 }
 
-Offload sanitize(const Offload& offload, std::span<std::byte> header, std::uint32_t frame_length,
-                 OffloadOrigin origin) noexcept {
+Offload sanitize_unfinished(const Offload& offload, std::span<std::byte> header, std::uint32_t frame_length) noexcept {
   Offload clean;
   if (offload.needs_checksum()) {
     clean.flags = Offload::kNeedsChecksum;
     clean.csum_start = offload.csum_start;
     clean.csum_offset = offload.csum_offset;
-  } else if (origin == OffloadOrigin::kernel && !offload.is_gso()) {
-    clean.flags = offload.flags & Offload::kDataValid;
   }
   if (!offload.is_gso()) return clean;
   const auto headers = Headers::parse(header);

@@ -38,6 +38,9 @@ enum class OffloadFault : std::uint8_t {
 [[nodiscard]] OffloadFault check_unfinished(const Offload& offload, std::span<const std::byte> header,
                                             std::uint32_t frame_length) noexcept;
 
+[[nodiscard]] Offload sanitize_unfinished(const Offload& offload, std::span<std::byte> header,
+                                          std::uint32_t frame_length) noexcept;
+
 /// Whether an untrusted offload header agrees with its frame, so that nothing which acts on it later reads or writes
 /// outside the frame, or outside the part of it that nobody judges. Rules: virtio 1.2 section 5.1.6.2, and
 ///  - a checksum starts behind all L2 and IP headers and ends inside the frame; ARP and IP fragments have none; in TCP,
@@ -52,7 +55,7 @@ enum class OffloadFault : std::uint8_t {
                                                 std::uint32_t frame_length) noexcept {
   constexpr std::size_t kEthernet = 14;
   if (header.size() < kEthernet || header.size() > frame_length) return OffloadFault::headers;
-  if (!offload.needs_checksum() && !offload.is_gso()) return OffloadFault::none;
+  if (offload.is_finished()) return OffloadFault::none;
   return check_unfinished(offload, header, frame_length);
 }
 [[nodiscard]] inline bool offload_is_valid(const Offload& offload, std::span<const std::byte> header,
@@ -65,8 +68,13 @@ enum class OffloadFault : std::uint8_t {
 /// more payload than gso_size is not GSO. The result is valid, and sanitize() of it is itself.
 /// @param header as in check_offload(), which found no fault; the checksum field of a GSO frame that came without
 ///   NEEDS_CSUM is set to its pseudo-header sum, nothing else is written
-[[nodiscard]] Offload sanitize(const Offload& offload, std::span<std::byte> header, std::uint32_t frame_length,
-                               OffloadOrigin origin) noexcept;
+[[nodiscard]] inline Offload sanitize(const Offload& offload, std::span<std::byte> header, std::uint32_t frame_length,
+                                      OffloadOrigin origin) noexcept {
+  if (!offload.is_finished()) return sanitize_unfinished(offload, header, frame_length);
+  Offload clean;
+  if (origin == OffloadOrigin::kernel) clean.flags = offload.flags & Offload::kDataValid;
+  return clean;
+}
 
 /// hdr_len of struct virtio_net_hdr for a sanitized offload: end of the transport header of a GSO frame, else 0 (a hint
 /// that readers must not need).
