@@ -10,11 +10,12 @@ import gzip
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 import unittest
 from pathlib import Path
 
-from nic import DROPS, SoftNic
+from nic import DROPS, SOFTNIC, SoftNic
 from lab import Lab, ping
 
 MAC_A, MAC_B = "02:50:00:00:00:0a", "02:50:00:00:00:0b"
@@ -86,13 +87,25 @@ class Devinfo(Cabled):
 
 
 class Lacking(Cabled):
-    OPTIONS = ("--without", "tso,checksum,vlan-strip,rss,pacing,flow")
+    OPTIONS = ("--without", "tso,checksum,vlan-strip,rss,pacing,flow", "--max-cqe", "4095")
 
     def test_what_is_left_out_is_not_offered(self):
         said = self.nic_a.run("ibv_devinfo", "-v").stdout
         for word in ("RAW_IP_CSUM", "MANAGED_FLOW_STEERING", "C-VLAN stripping", "SUPPORT_RAW_PACKET"):
             self.assertNotIn(word, said)
         self.assertIn("max_tso:\t\t\t0", said)
+        self.assertRegex(said, r"max_cqe:\t+4095\n")
+
+
+class WrongOptions(unittest.TestCase):
+    def test_say_what_is_expected(self):
+        for words, expected in ((("--max-cqe", "0"), "--max-cqe: 1 to 4194303"),
+                                (("--without", "everything"), "expected some of checksum,tso,")):
+            with self.subTest(words), tempfile.TemporaryDirectory() as folder:
+                done = subprocess.run([SOFTNIC, "serve", folder, "--port", "cable0=lan0", *words], capture_output=True,
+                                      text=True)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn(expected, done.stderr)
 
 
 class Perftest(Cabled):
